@@ -1,0 +1,110 @@
+"""What follows an attempt: the end of the request, or another attempt and when."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from eas_queue.engine.service import Service
+from eas_queue.store.store import Ended, Leased, Requeued
+
+BUSY_MAX_MS = 86_400_000  # a target may say 429 to one request for a day, or until the request's deadline
+BUSY_DELAY_S = 1.0  # after a 429 without Retry-After
+RETRY_AFTER_MAX_S = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the target answered. Header names and values as received, in order."""
+
+    status_code: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key.lower() == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """There was none that could be kept. *status_code* is ours: 504 for a time-out, else 502."""
+
+    status_code: int
+    error_type: str
+    detail: str
+    final: bool = False  # sending it again could not help
+
+
+def after_attempt(service: Service, work: Leased, got: Answer | NoAnswer) -> Ended | Requeued:
+    """The service's policy applied to one attempt.
+
+    Any 2xx succeeds. 429 gives the request back without counting the attempt. Answers in ``retry_on`` and missing ones
+    are sent again until ``max_attempts`` are used up; then, and for every other answer, the request has failed.
+    """
+    if isinstance(got, Answer):
+        if 200 <= got.status_code < 300:
+            return _succeeded(got)
+        error_type, error = "TargetFailed", f"the target answered {got.status_code}"
+        if got.status_code == 429 and work.started_ms - work.submitted_ms < BUSY_MAX_MS:
+            delay_s = retry_after_s(got.header("retry-after"))
+            return Requeued(False, round((BUSY_DELAY_S if delay_s is None else delay_s) * 1000), error_type, error)
+        retryable = got.status_code in service.retry_on
+    else:
+        error_type, error, retryable = got.error_type, got.detail, not got.final
+    if retryable and work.attempt < service.max_attempts:
+        return Requeued(True, backoff_ms(service, work.attempt), error_type, error)
+    if retryable:
+        error = f"{error}; {work.attempt} of {service.max_attempts} attempts were made"
+    return _failed(got, error_type, error, dead_letter=retryable)
+
+
+def backoff_ms(service: Service, attempt: int) -> int:
+    """Pause after *attempt* (1 is the first): doubles each time up to the limit, half of it random."""
+    full_s: float = min(service.retry_delay_s * 2 ** (attempt - 1), service.retry_delay_max_s)
+    return round(full_s * random.uniform(500, 1000))  # noqa: S311  spreads load, guards nothing
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Seconds named by a Retry-After header (seconds or an HTTP date, RFC 9110 section 10.2.3); None if unusable."""
+    if value is None:
+        return None
+    try:
+        delay_s = float(value)
+    except ValueError:
+        try:
+            delay_s = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        except (TypeError, ValueError):
+            return None
+    if delay_s != delay_s:  # NaN parses as a float
+        return None
+    return min(max(delay_s, 0.0), RETRY_AFTER_MAX_S)
+
+
+def _succeeded(got: Answer) -> Ended:
+    result = {
+        "status": "success",
+        "target_status_code": got.status_code,
+        "content_type": got.header("content-type"),
+    }
+    headers = json.dumps(got.headers, separators=(",", ":"))
+    return Ended("succeeded", got.status_code, headers, got.body, True, "", "", json.dumps(result), False)
+
+
+def _failed(got: Answer | NoAnswer, error_type: str, error: str, *, dead_letter: bool) -> Ended:
+    # The shape that Celery's backend turns back into an exception: a plain string here would make .state raise.
+    result = {"exc_type": "TargetFailed", "exc_message": [error], "exc_module": "eas_queue.engine.errors"}
+    answer = got if isinstance(got, Answer) else Answer(got.status_code, (), b"")
+    return Ended(
+        "failed",
+        answer.status_code,
+        json.dumps(answer.headers, separators=(",", ":")),
+        answer.body,
+        isinstance(got, Answer),
+        error_type,
+        error,
+        json.dumps(result),
+        dead_letter,
+    )

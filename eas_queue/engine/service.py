@@ -1,0 +1,108 @@
+"""A service: a named target behind the queue, with its own settings and limits."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field
+
+from eas_queue.engine import errors
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+RESERVED_NAMES = frozenset({"defaults"})
+StatusCode = Annotated[int, Field(ge=300, le=599)]
+
+
+class ServiceSettings(pydantic.BaseModel):
+    """What may stand under ``[defaults]`` and ``[services.NAME]``; every key has a default that works."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    target_url: str = Field(
+        "", description="where requests go; {service} and {path} are filled in; empty: from TARGET_API_BASE_URL"
+    )
+    max_concurrency: int = Field(64, ge=1, le=100_000, description="requests that may run at once")
+    timeout_s: float = Field(600, gt=0, le=86_400, description="one attempt, from connect to the last byte, seconds")
+    max_attempts: int = Field(4, ge=1, le=100, description="deliveries that count, the first one included")
+    retry_on: tuple[StatusCode, ...] = Field(
+        (408, 502, 503, 504), description="answers of the target after which the request is sent again"
+    )
+    retry_delay_s: float = Field(1, ge=0, le=3_600, description="before the second attempt, seconds; doubles each time")
+    retry_delay_max_s: float = Field(60, ge=0, le=86_400, description="the longest such pause, seconds")
+    max_queue_length: int = Field(100_000, ge=1, description="requests that may wait; more: 429")
+    deadline_s: float = Field(
+        0, ge=0, le=31_536_000, description="waiting longer: expired, never sent; seconds, 0: none"
+    )
+    weight: float = Field(1, gt=0, le=1_000, description="share of starts among services when workers are short")
+    submit_body: Literal["request_id", "index"] = Field("request_id", description="body of the answer to a submit")
+    sink: Literal["always", "off"] = Field("always", description="whether ended requests are listed in the sink queue")
+    max_sink_length: int = Field(100_000, ge=1, description="ended requests listed in sink and rear; oldest leave")
+
+    @pydantic.field_validator("target_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        if value:
+            try:
+                value.format(service="s", path="p")
+            except (KeyError, IndexError, ValueError) as exc:
+                raise ValueError(f"only {{service}} and {{path}} may stand in braces, got {value!r}") from exc
+        return value
+
+
+class Service(ServiceSettings):
+    """A service by its name, with the result TTL of the installation."""
+
+    name: str
+    result_ttl_s: int
+
+    def url(self, path: str, query: str) -> str:
+        """Where a request with this subpath (no leading slash, still quoted) and raw query goes."""
+        url = self.target_url.format(service=self.name, path=path)
+        if not path:
+            url = url.rstrip("/")
+        if query:
+            url += ("&" if "?" in url else "?") + query
+        return url
+
+
+class Services:
+    """The services of one installation: those listed, and, where allowed, any other valid name."""
+
+    def __init__(
+        self,
+        listed: Mapping[str, ServiceSettings],
+        defaults: ServiceSettings,
+        *,
+        allow_unlisted: bool,
+        result_ttl_s: int,
+    ) -> None:
+        self.allow_unlisted = allow_unlisted
+        self.result_ttl_s = result_ttl_s
+        self._listed = {name: self._named(name, settings) for name, settings in listed.items()}
+        self._unlisted = functools.lru_cache(maxsize=1024)(lambda name: self._named(name, defaults))
+
+    def _named(self, name: str, settings: ServiceSettings) -> Service:
+        return Service(name=name, result_ttl_s=self.result_ttl_s, **settings.model_dump())
+
+    def __iter__(self) -> Iterator[Service]:
+        return iter(self._listed.values())
+
+    def get(self, name: str) -> Service:
+        """Raises InvalidRequest for a name that can't be one, ServiceNotFound for one that is not served."""
+        found = self._listed.get(name)
+        if found is not None:
+            return found
+        if NAME.fullmatch(name) is None:
+            raise errors.InvalidRequest(
+                f"{name[:140]!r} is not a service name: 1 to 128 letters, digits, dots, dashes or underscores, "
+                "the first one a letter or digit"
+            )
+        if not self.allow_unlisted:
+            raise errors.ServiceNotFound(name)
+        return self._unlisted(name)

@@ -1,0 +1,54 @@
+"""Connections to Redis that fail fast and never repeat a command behind the caller's back.
+
+redis-py 8 retries ten times on its own: a refused connection then takes four seconds to be reported, and one script
+may run three times. Here nothing is retried; :mod:`scripts` decides, because it knows which calls may be repeated.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.client import PubSub
+from redis.retry import Retry
+
+CONNECT_TIMEOUT_S = 0.5
+COMMAND_TIMEOUT_S = 1.0
+POOL_SIZE_MAX = 128
+
+
+class Client:
+    """Redis connections of one process; a forked child makes its own. Opens nothing before first use."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._pid = 0
+        self._redis: redis.Redis | None = None
+
+    @property
+    def redis(self) -> redis.Redis:
+        """Commands and scripts: at most COMMAND_TIMEOUT_S each."""
+        if self._redis is None or self._pid != os.getpid():
+            self._redis = redis.Redis(connection_pool=self._pool(redis.BlockingConnectionPool, POOL_SIZE_MAX))
+            self._pid = os.getpid()
+        return self._redis
+
+    def subscriber(self) -> PubSub:
+        """A new subscription on a connection of its own; the caller closes it."""
+        pool = self._pool(redis.ConnectionPool, 1, socket_timeout=None, health_check_interval=5)
+        return PubSub(pool)
+
+    def _pool(self, kind: Any, size: int, **options: Any) -> Any:
+        if kind is redis.BlockingConnectionPool:
+            options["timeout"] = COMMAND_TIMEOUT_S
+        options.setdefault("socket_timeout", COMMAND_TIMEOUT_S)
+        return kind.from_url(
+            self.url,
+            max_connections=size,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),
+            **options,
+        )

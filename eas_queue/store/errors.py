@@ -1,0 +1,22 @@
+"""What can go wrong below the engine: the server is away, or has no memory left."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Redis could not do what was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """Redis can't be reached, doesn't answer in time, or isn't ready to (loading, read only).
+
+    Nothing is known of the call's effect.
+    """
+
+
+class StoreFull(StoreError):
+    """Redis is at its memory limit and refused to store anything; nothing was changed."""
+
+
+class LayoutMismatch(StoreError):
+    """The data on the server was written by a version of this project with another key layout."""

@@ -1,0 +1,83 @@
+"""Every Redis key of this project, with its type and its reason to die. No other module spells a key.
+
+Keys of one service share the hash tag ``{service}``, so that services can be spread over servers later.
+``lua_names()`` gives the same names to the Lua scripts.
+"""
+
+from __future__ import annotations
+
+LAYOUT = 1  # raise it when a key changes its meaning; epoch.lua refuses to work on another layout
+
+PREFIX = "eas:"
+
+# --- one per server ----------------------------------------------------------------------------------------
+SYS = PREFIX + "sys"  # HASH   layout, run_id, skew_ms (tests only), vt, claims            permanent
+SERVICES = PREFIX + "services"  # HASH   service name -> its number in request ids          permanent
+NUMBERS = PREFIX + "services:numbers"  # HASH   number -> service name                      permanent
+READY = PREFIX + "ready"  # ZSET   service -> virtual time; services that can start work    member leaves when idle
+READY_HIGH = PREFIX + "ready:high"  # ZSET   those whose next request has high priority     member leaves when idle
+KICKS = PREFIX + "kicks"  # ZSET   kick id -> issued at, ms; messages believed outstanding  start.lua, sweep.lua
+DUE = PREFIX + "due"  # ZSET   service -> next moment, ms, at which something in it lapses  sweep.lua
+SWEEP_LOCK = PREFIX + "sweep"  # STRING one sweeper at a time                               TTL = SWEEP_S
+
+# Celery's own names: the two broker lists of `-Q celery,high_priority` and the result backend's keys.
+QUEUE_NORMAL = "celery"  # LIST   consumed by Celery workers
+QUEUE_HIGH = "high_priority"  # LIST   consumed by Celery workers
+CELERY_RESULT_PREFIX = "celery-task-meta-"  # STRING + channel, per request                 TTL = result_ttl_s
+
+# --- one per service: eas:{service}:<suffix> ------------------------------------------------------------------
+SERVICE_SUFFIXES = (
+    "wait",  # ZSET   id -> class and index; waiting and startable now                      leaves at start or end
+    "delay",  # ZSET   id -> not before, ms; retries                                        leaves when due or at end
+    "lease",  # ZSET   id -> lease end, ms; running; ZCARD = slots in use                   leaves at end or lapse
+    "ghost",  # ZSET   id/token -> end, ms; cancelled calls whose connection still closes   10 s, sweep.lua
+    "dl",  # ZSET   id -> queue deadline, ms; only requests that have one                   leaves at start or end
+    "cfg",  # HASH   cap, weight, max_attempts, ttl_ms, sink, max_sink, paused, vtime       permanent
+    "seq",  # HASH   input, sink, rear: the last index given                                permanent
+    "sink",  # ZSET   id -> sink index                                                      bounded; sweep.lua
+    "rear",  # ZSET   id -> rear index; dead letters                                        bounded; sweep.lua
+)
+RECORD_SUFFIX = "r:"  # HASH   eas:{service}:r:<id>, the request record               TTL result_ttl_s after its end
+
+CALL_PREFIX = PREFIX + "call:"  # STRING per calling seat: its last nonce and what it was given    TTL 120 s
+
+# --- channels -------------------------------------------------------------------------------------------------
+CANCEL_CHANNEL = PREFIX + "cancel"  # "<id> <token>": holders close this attempt's connection
+NOTE_PREFIX = PREFIX + "note:"  # eas:note:<id>: the request changed, look again
+
+
+def service_key(service: str, suffix: str) -> str:
+    """Key of one of SERVICE_SUFFIXES of *service*."""
+    if suffix not in SERVICE_SUFFIXES:
+        raise KeyError(suffix)
+    return f"{PREFIX}{{{service}}}:{suffix}"
+
+
+def record_key(service: str, request_id: str) -> str:
+    return f"{PREFIX}{{{service}}}:{RECORD_SUFFIX}{request_id}"
+
+
+def note_channel(request_id: str) -> str:
+    return NOTE_PREFIX + request_id
+
+
+def celery_result_key(request_id: str) -> str:
+    return CELERY_RESULT_PREFIX + request_id
+
+
+def lua_names() -> str:
+    """Lua text that defines the names above as locals of the same spelling, plus ``service_keys(name)``."""
+    plain = {
+        name: value
+        for name, value in globals().items()
+        if name.isupper() and isinstance(value, (str, int)) and not name.startswith("_")
+    }
+    lines = [f"local {name} = {value!r}" for name, value in sorted(plain.items())]
+    fields = ", ".join(f"{suffix} = base .. '{suffix}'" for suffix in SERVICE_SUFFIXES)
+    lines.append(
+        "local function service_keys(name)\n"
+        "  local base = PREFIX .. '{' .. name .. '}:'\n"
+        f"  return {{ name = name, records = base .. RECORD_SUFFIX, {fields} }}\n"
+        "end"
+    )
+    return "\n".join(lines)

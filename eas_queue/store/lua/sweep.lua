@@ -1,0 +1,69 @@
+#!lua flags=allow-oom
+-- Bring time to bear: lapsed leases go back to the queue, due retries become startable, passed deadlines expire, ended
+-- ghosts free their slot, lists of ended requests lose what is past its time, lost kicks are issued again.
+-- Costs as much as there is due, in bounded steps: what remains is due again at once.
+-- ARGV[1] how long no other sweep runs, ms  [2] kick id  [3] items per service and kind at most
+-- RETURNS {services, lapsed, due retries, expired, forgotten kicks} | CODES {-1} another sweep ran just now
+if not redis.call('SET', SWEEP_LOCK, '1', 'NX', 'PX', ARGV[1]) then return { -1 } end
+local most = tonumber(ARGV[3])
+local lapsed, retried, expired, forgotten = 0, 0, 0, 0
+
+local function up_to_now(key)
+  return redis.call('ZRANGE', key, '-inf', now, 'BYSCORE', 'LIMIT', 0, most)
+end
+
+-- Ended requests live as long as their records; the lists are in order of ending, so the head knows the next moment.
+local function trim(s, key)
+  for _ = 1, most do
+    local head = redis.call('ZRANGE', key, 0, 0)[1]
+    if not head then return nil end
+    local left = redis.call('PTTL', record(s, head))
+    if left > 0 then return now + left end
+    redis.call('ZREM', key, head)
+  end
+  return now
+end
+
+local names = redis.call('ZRANGE', DUE, '-inf', now, 'BYSCORE', 'LIMIT', 0, 200)
+for _, name in ipairs(names) do
+  local s = service(name)
+  for _, id in ipairs(up_to_now(s.lease)) do
+    redis.call('ZREM', s.lease, id)
+    lapsed = lapsed + 1
+    local attempt = number(redis.call('HGET', record(s, id), 'attempt'))
+    local text = 'the worker that held attempt ' .. attempt .. ' was lost'
+    if attempt >= s.max_attempts then
+      finish_record(s, id, 'failed', { 'status_code', '502', 'from_target', '0', 'error_type', 'WorkerLost', 'error', text },
+        'FAILURE', failure_json('WorkerLost', text, 'eas_queue.engine.errors'))
+      dead_letter(s, id)
+    else
+      redis.call('HSET', record(s, id), 'error_type', 'WorkerLost', 'error', text)
+      requeue(s, id, 0)
+    end
+  end
+  redis.call('ZREMRANGEBYSCORE', s.ghost, '-inf', now)
+  for _, id in ipairs(up_to_now(s.dl)) do
+    expire(s, id)
+    expired = expired + 1
+  end
+  for _, id in ipairs(up_to_now(s.delay)) do
+    redis.call('ZREM', s.delay, id)
+    requeue(s, id, 0)
+    retried = retried + 1
+  end
+  local next_ms = math.huge
+  for _, key in ipairs({ s.lease, s.ghost, s.dl, s.delay }) do
+    local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    if head[1] then next_ms = math.min(next_ms, tonumber(head[2])) end
+  end
+  for _, key in ipairs({ s.sink, s.rear }) do next_ms = math.min(next_ms, trim(s, key) or math.huge) end
+  if next_ms < math.huge then redis.call('ZADD', DUE, next_ms, name) else redis.call('ZREM', DUE, name) end
+  touch(s)
+end
+
+-- A kick that is in no list and was not taken within a second was lost, or dropped by a process without a free seat.
+if redis.call('LLEN', QUEUE_NORMAL) + redis.call('LLEN', QUEUE_HIGH) == 0 then
+  forgotten = redis.call('ZREMRANGEBYSCORE', KICKS, '-inf', now - 1000)
+end
+kick(ARGV[2])
+return { #names, lapsed, retried, expired, forgotten }

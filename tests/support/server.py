@@ -1,0 +1,70 @@
+"""A real Redis-protocol server for tests: the one that ships with the project, or TEST_REDIS_SERVER's."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import redis
+
+from eas_queue import embedded
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """One server on loopback with its append-only file in a folder of its own; it survives ``kill`` and ``start``."""
+
+    def __init__(self, *, maxmemory_bytes: int = 1_073_741_824) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="eas-queue-test-")
+        self._program = os.environ.get("TEST_REDIS_SERVER") or str(embedded.find_server())
+        self.port = free_port()
+        self.password = "test-password"
+        self.url = f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+        self._conf = Path(self._folder.name, "server.conf")
+        self._conf.write_text(
+            embedded.configuration(
+                Path(self._folder.name), port=self.port, password=self.password, maxmemory_bytes=maxmemory_bytes
+            )
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> RedisServer:
+        with Path(self._folder.name, "server.log").open("ab") as log:
+            self._process = subprocess.Popen([self._program, str(self._conf)], stdout=log, stderr=log)
+        client = redis.Redis.from_url(self.url)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                client.ping()
+                break
+            except redis.RedisError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+        client.close()
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL: what was not yet written is lost."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self.kill()
+        self._folder.cleanup()
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url)
