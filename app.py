@@ -1,0 +1,40 @@
+"""Entry points: `gunicorn app:app`, `flask run`, `celery -A app.celery_app worker`.
+
+``app`` is made when it is first asked for, so that a worker's host needs no API tokens.
+"""
+
+from __future__ import annotations
+
+from flask import Flask
+
+import config
+from eas_queue.dialects import native
+from eas_queue.engine.engine import Engine
+from eas_queue.store.client import Client
+from eas_queue.store.store import Store
+from eas_queue.web import make_app
+from tasks import celery_app
+
+__all__ = ["celery_app", "create_app"]
+
+
+def create_app(settings: config.Settings | None = None) -> Flask:
+    """The web app for these settings (default: the environment's). Raises ConfigError."""
+    settings = settings or config.settings()
+    engine = Engine(Store(Client(settings.redis)), settings.services())
+    access = settings.access()
+    base_url = settings.public_base_url or ""
+    dialects = [
+        native.dialect(engine, access, base_url=base_url, max_wait_s=settings.max_wait_s),
+    ]
+    app = make_app(engine, dialects, max_payload_bytes=settings.max_payload_bytes, sweep_s=settings.sweep_s)
+    if settings.secret_key:
+        app.secret_key = settings.secret_key.get_secret_value()
+    return app
+
+
+def __getattr__(name: str) -> Flask:
+    if name in ("app", "application"):
+        globals()["app"] = globals()["application"] = made = config.or_exit(create_app)
+        return made
+    raise AttributeError(name)

@@ -1,0 +1,258 @@
+"""Typed settings: the only reader of the environment and of the services file.
+
+Every process of an installation reads the same: environment first, then `.env`, then defaults. A wrong value ends the
+start with a message that names the variable and the mend. ``python config.py`` prints what is in force, secrets masked.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import pydantic
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from eas_queue.auth import Access, Token
+from eas_queue.engine.service import NAME, Services, ServiceSettings
+
+T = TypeVar("T")
+Port = Annotated[int, Field(ge=1, le=65_535)]
+DEFAULT_TARGET_PATH = "/api/predict/{service}/{path}"
+
+
+class ConfigError(Exception):
+    """A setting is missing or wrong; the message names it and says what to do."""
+
+
+class Settings(BaseSettings):
+    """All settings, as environment variables of the same name in capitals. `.env.example` lists them for people."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+
+    redis_url: SecretStr | None = Field(
+        None, description="redis:// or rediss:// URL; unset: the server that `make run` starts"
+    )
+    run_dir: Path = Field(Path(".run"), description="where `make run` keeps its server's data, token and logs")
+    port: Port = Field(5000, description="the web service's port")
+    flower_port: Port = Field(5555, description="Flower's port, on loopback")
+    example_target_port: Port = Field(5001, description="port of the example target that `make run` starts")
+    target_api_base_url: str | None = Field(
+        None, description="base URL of the API that requests go to; unset: the example target"
+    )
+    secret_key: SecretStr | None = Field(None, description="signs Flower's login cookies; unset: new at each start")
+    api_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="comma-separated tokens that may use the API"
+    )
+    auth: Literal["on", "off"] = Field("on", description="off: no tokens asked for, clients on this host only")
+    flower_basic_auth: SecretStr | None = Field(
+        None, description="user:password of Flower; unset: admin and the token that `make run` made"
+    )
+    services_file: Path | None = Field(
+        None, description="services and their settings; default: services.toml, if it is there"
+    )
+    public_base_url: str | None = Field(None, description="how clients reach the service; unset: links are relative")
+    result_ttl_s: int = Field(86_400, ge=1, le=31_536_000, description="how long ended requests are kept, seconds")
+    max_payload_bytes: int = Field(16 * 2**20, ge=1, le=2**29, description="largest request body, bytes")
+    max_result_bytes: int = Field(64 * 2**20, ge=1, le=2**29, description="largest answer of a target, bytes")
+    max_wait_s: float = Field(300, ge=0, le=3_600, description="longest `Prefer: wait`, seconds")
+    lease_s: float = Field(30, ge=1, le=3_600, description="a silent worker's requests go back after this, seconds")
+    sweep_s: float = Field(1, ge=0.05, le=60, description="how often what is due is looked after, seconds")
+    stop_grace_s: float = Field(
+        10, ge=0, le=3_600, description="running requests get this long at a stop, then go back to the queue, seconds"
+    )
+    web_concurrency: int = Field(2, ge=1, le=256, description="web processes")
+    worker_concurrency: int = Field(
+        1000, ge=1, le=20_000, description="requests that the worker started by `make run` or the Procfile runs at once"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="how much the web logs")
+
+    @pydantic.field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss"):
+            raise ValueError("must start with redis:// or rediss://")
+        return value
+
+    @pydantic.field_validator("target_api_base_url", "public_base_url")
+    @classmethod
+    def _is_base_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            if not value.startswith(("http://", "https://")) or not urlsplit(value).netloc:
+                raise ValueError("must be a URL like http://localhost:5001")
+            value = value.rstrip("/")
+        return value
+
+    @pydantic.field_validator("api_tokens", mode="before")
+    @classmethod
+    def _split_tokens(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        tokens = [token.strip() for token in value.split(",") if token.strip()]
+        for token in tokens:
+            if len(token) < 16 or not re.fullmatch(r"[!-~]+", token):
+                raise ValueError("each token needs at least 16 printable characters without spaces")
+        return tokens
+
+    @pydantic.field_validator("flower_basic_auth")
+    @classmethod
+    def _has_user(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not all(value.get_secret_value().partition(":")):
+            raise ValueError("must be user:password")
+        return value
+
+    # ------------------------------------------------------------------------ what `make run` leaves in RUN_DIR
+    def _from_run_dir(self, name: str) -> str | None:
+        try:
+            return (self.run_dir / name).read_text().strip() or None
+        except OSError:
+            return None
+
+    @property
+    def redis(self) -> str:
+        """The Redis URL in force. Raises ConfigError when there is none."""
+        url = self.redis_url.get_secret_value() if self.redis_url else self._from_run_dir("redis.url")
+        if url is None:
+            raise ConfigError(
+                f"REDIS_URL is not set, and there is no {self.run_dir}/redis.url: "
+                "run `make run`, which starts a server, or set REDIS_URL=redis://HOST:6379/0"
+            )
+        return url
+
+    @property
+    def run_token(self) -> str | None:
+        """The token that `make run` made."""
+        return self._from_run_dir("token")
+
+    @property
+    def flower_auth(self) -> str:
+        """user:password for Flower. Raises ConfigError when there is none."""
+        if self.flower_basic_auth:
+            return self.flower_basic_auth.get_secret_value()
+        if self.run_token:
+            return f"admin:{self.run_token}"
+        raise ConfigError(
+            "Flower shows and stops requests, so it needs a password: set FLOWER_BASIC_AUTH=user:password, "
+            f"or run `make run` once, which makes {self.run_dir}/token (user admin, the token as password)"
+        )
+
+    # --------------------------------------------------------------------------------------- services and access
+    @property
+    def _file(self) -> dict[str, object]:
+        path = self.services_file or Path("services.toml")
+        try:
+            with path.open("rb") as opened:
+                return tomllib.load(opened)
+        except FileNotFoundError as exc:
+            if self.services_file is not None:
+                raise ConfigError(f"SERVICES_FILE: there is no file {path}") from exc
+            return {}
+        except (OSError, tomllib.TOMLDecodeError) as exc:
+            raise ConfigError(f"SERVICES_FILE: {path} can't be read: {exc}") from exc
+
+    def services(self) -> Services:
+        """The services file, completed by the environment. Raises ConfigError."""
+        content = self._file
+        unknown = set(content) - {"defaults", "services", "tokens"}
+        if unknown:
+            raise ConfigError(f"services file: unknown table {sorted(unknown)[0]!r}; known: defaults, services, tokens")
+        defaults = _table(content, "defaults")
+        allow_unlisted = defaults.pop("allow_unlisted", not content)
+        if not isinstance(allow_unlisted, bool):
+            raise ConfigError("services file: [defaults] allow_unlisted must be true or false")
+        base = self.target_api_base_url or f"http://127.0.0.1:{self.example_target_port}"
+        defaults.setdefault("target_url", base + DEFAULT_TARGET_PATH)
+        listed = {}
+        for name, own in _table(content, "services").items():
+            if not NAME.fullmatch(name) or not isinstance(own, dict):
+                raise ConfigError(f"services file: {name!r} is not a service name with settings, as in [services.name]")
+            listed[name] = _service_settings(f"[services.{name}]", defaults | own)
+        return Services(
+            listed,
+            _service_settings("[defaults]", defaults),
+            allow_unlisted=allow_unlisted,
+            result_ttl_s=self.result_ttl_s,
+        )
+
+    def access(self) -> Access:
+        """Who may use the API. Raises ConfigError when nobody could."""
+        if self.auth == "off":
+            return Access((), is_open=True)
+        tokens = [Token.plain(token.get_secret_value()) for token in self.api_tokens]
+        if not tokens and self.run_token:
+            tokens.append(Token.plain(self.run_token))
+        for name, rules in _table(self._file, "tokens").items():
+            try:
+                tokens.append(Token.from_file(name, rules))
+            except ValueError as exc:
+                raise ConfigError(f"services file: [tokens] {exc}") from exc
+        if not tokens:
+            raise ConfigError(
+                "API_TOKENS is not set, so nobody could use the API. Make a token and set it:\n"
+                "  export API_TOKENS=tml-$(python3 -c 'import secrets; print(secrets.token_hex(16))')\n"
+                "or run `make run`, which makes one"
+            )
+        return Access(tuple(tokens))
+
+
+def _table(content: dict[str, object], name: str) -> dict[str, object]:
+    table = content.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"services file: {name} must be a table, as in [{name}]")
+    return dict(table)
+
+
+def _service_settings(where: str, values: dict[str, object]) -> ServiceSettings:
+    try:
+        return ServiceSettings.model_validate(values)
+    except pydantic.ValidationError as exc:
+        raise ConfigError("services file: " + "; ".join(f"{where} {line}" for line in _lines(exc))) from exc
+
+
+def _lines(exc: pydantic.ValidationError) -> list[str]:
+    lines = []
+    for error in exc.errors(include_url=False, include_context=False):
+        name = ".".join(str(part) for part in error["loc"])
+        text = "there is no such setting" if error["type"] == "extra_forbidden" else error["msg"]
+        lines.append(f"{name}: {text.removeprefix('Value error, ')}")
+    return lines
+
+
+@functools.cache
+def settings() -> Settings:
+    """The settings of this process. Raises ConfigError."""
+    try:
+        return Settings()
+    except pydantic.ValidationError as exc:
+        fields = Settings.model_fields
+        lines = []
+        for line in _lines(exc):
+            name, _, text = line.partition(": ")
+            name = name.partition(".")[0]
+            about = fields[name].description if name in fields else ""
+            lines.append(f"{name.upper()}: {text} ({about})")
+        raise ConfigError("\n".join(lines)) from exc
+
+
+def or_exit(read: Callable[[], T]) -> T:
+    """*read*'s answer; a ConfigError ends the process with its message instead of a traceback."""
+    try:
+        return read()
+    except ConfigError as exc:
+        sys.exit(f"eas_queue can't start: {exc}")
+
+
+def main() -> None:
+    found = or_exit(settings)
+    for name, value in found.model_dump().items():
+        print(f"{name.upper()}={value if value is not None else ''}")
+
+
+if __name__ == "__main__":
+    main()

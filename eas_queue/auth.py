@@ -1,0 +1,110 @@
+"""Who may do what: tokens, the roles they carry, and the services they reach.
+
+Tokens come in any of the headers that the official clients use: ``Authorization: Bearer T``, ``Authorization: Key T``,
+a bare ``Authorization: T`` (PAI-EAS sends it so), or ``X-API-Key: T``. Never in a URL, which ends up in logs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from werkzeug.datastructures import Headers
+
+
+class Role(StrEnum):
+    SUBMIT = "submit"
+    READ = "read"
+    CONSUME = "consume"
+    ADMIN = "admin"
+
+
+class Unauthorized(Exception):
+    """No token, or one that nobody was given."""
+
+
+class Forbidden(Exception):
+    """The token is known, but not for this."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token by its SHA-256 digest. ``services`` None: all of them."""
+
+    digest: bytes
+    roles: frozenset[Role] = frozenset(Role)
+    services: frozenset[str] | None = None
+
+    @classmethod
+    def plain(cls, token: str) -> Token:
+        return cls(_digest(token))
+
+    @classmethod
+    def from_file(cls, name: str, rules: object) -> Token:
+        """One line of ``[tokens]``: ``"sha256:<hex>" = { services = [..], roles = [..] }``. Raises ValueError."""
+        if not re.fullmatch(r"sha256:[0-9a-f]{64}", name):
+            raise ValueError(f"{name[:12]!r}.. must be sha256: and 64 hex digits: `printf %s TOKEN | sha256sum`")
+        if not isinstance(rules, dict) or set(rules) - {"services", "roles"}:
+            raise ValueError(f"{name[:15]}..: expected {{ services = [..], roles = [..] }}")
+        services, roles = rules.get("services"), rules.get("roles", [role.value for role in Role])
+        if services is not None and not _is_list_of_text(services):
+            raise ValueError(f"{name[:15]}..: services must be a list of names")
+        if not _is_list_of_text(roles) or set(roles) - {role.value for role in Role}:
+            raise ValueError(f"{name[:15]}..: roles must be some of {', '.join(Role)}")
+        return cls(
+            bytes.fromhex(name.removeprefix("sha256:")),
+            frozenset(Role(role) for role in roles),
+            None if services is None else frozenset(services),
+        )
+
+
+@dataclass(frozen=True)
+class Access:
+    """All tokens of an installation. ``is_open``: none is asked for, but only this host's clients are served."""
+
+    tokens: tuple[Token, ...]
+    is_open: bool = False
+
+    def check(self, headers: Headers, peer: str, role: Role, service: str | None) -> None:
+        """Raises Unauthorized or Forbidden unless the caller may act in *role* on *service*."""
+        if self.is_open:
+            if not ipaddress.ip_address(peer or "0.0.0.0").is_loopback:  # noqa: S104  an unknown peer is a stranger
+                raise Forbidden("AUTH=off serves clients on this host only: set API_TOKENS to serve others")
+            return
+        token = self._find(_presented(headers))
+        if role not in token.roles:
+            raise Forbidden(f"this token may not {role}: its roles are {', '.join(sorted(token.roles)) or 'none'}")
+        if service is not None and token.services is not None and service not in token.services:
+            raise Forbidden(f"this token may not use service {service!r}")
+
+    def _find(self, presented: str) -> Token:
+        digest = _digest(presented)
+        found = None
+        for token in self.tokens:  # all of them, always: how long it takes must not tell which one was close
+            if hmac.compare_digest(token.digest, digest):
+                found = token
+        if found is None:
+            raise Unauthorized("this token is not one of those that may use the API")
+        return found
+
+
+def _presented(headers: Headers) -> str:
+    value = headers.get("Authorization", "").strip()
+    scheme, _, rest = value.partition(" ")
+    token = rest.strip() if scheme.lower() in ("bearer", "key") and rest else value
+    token = token or headers.get("X-API-Key", "").strip()
+    if not token:
+        raise Unauthorized("no token was sent: put it in the header `Authorization: Bearer <token>`")
+    return token
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _is_list_of_text(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -1,0 +1,19 @@
+"""What the web app knows of a dialect: its routes, its paths, and how it says that something went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flask import Blueprint, Response
+
+from eas_queue.dialects.failure import Failure
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """*prefixes*: the paths whose errors are rendered by *render_error*, routing's own 404 and 405 included."""
+
+    prefixes: tuple[str, ...]
+    routes: Blueprint
+    render_error: Callable[[Failure], Response]

@@ -1,0 +1,5 @@
+"""The dialect of the original eas_queue: submit, sink, status, result, cancel. Wire: PROTOCOL.md."""
+
+from eas_queue.dialects.native.routes import dialect
+
+__all__ = ["dialect"]

@@ -1,0 +1,105 @@
+"""The native dialect's wire shapes. PROTOCOL.md beside this file describes them for people."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from eas_queue.engine.request import Request, State
+
+INLINE_BODY_MAX_BYTES = 65_536  # a larger answer is linked
+
+# The words of the original eas_queue, which are Celery's, and EXPIRED.
+_WORDS = {
+    State.RUNNING: "STARTED",
+    State.SUCCEEDED: "SUCCESS",
+    State.FAILED: "FAILURE",
+    State.CANCELLED: "REVOKED",
+    State.EXPIRED: "EXPIRED",
+}
+_MESSAGES = {
+    "PENDING": "Task is pending.",
+    "STARTED": "Task is being processed.",
+    "RETRY": "Task is waiting to be sent again.",
+    "SUCCESS": "Task completed successfully.",
+    "FAILURE": "Task failed.",
+    "REVOKED": "Task was cancelled.",
+    "EXPIRED": "Task expired before it was sent.",
+}
+
+
+def status_word(request: Request) -> str:
+    if request.state is State.QUEUED:
+        return "RETRY" if request.attempts else "PENDING"
+    return _WORDS[request.state]
+
+
+def status_code(request: Request) -> int:
+    """200 once it has ended, 202 before."""
+    return 200 if request.state.is_terminal else 202
+
+
+def status_json(request: Request, body: bytes | None, result_url: str) -> dict[str, Any]:
+    """The status JSON, keys in the order that clients see. *body*: the kept answer, None if not to be shown."""
+    word = status_word(request)
+    return {
+        "request_id": request.request_id,
+        "status": word,
+        "service_name": request.service,
+        "message": _MESSAGES[word],
+        "result": _result(request, body, result_url),
+        "error_info": {"type": request.error_type, "detail": request.error} if _shows_error(request) else None,
+        "position": request.position,
+        "depth": request.depth,
+        "eta_s": None,
+        "attempts": request.attempts,
+        "submitted_at": _rfc3339(request.submitted_ms),
+        "started_at": _rfc3339(request.started_ms),
+        "finished_at": _rfc3339(request.finished_ms),
+    }
+
+
+def _shows_error(request: Request) -> bool:
+    """While it runs again, the error of the attempt before is history."""
+    return bool(request.error_type) and request.state not in (State.SUCCEEDED, State.RUNNING)
+
+
+def _result(request: Request, body: bytes | None, result_url: str) -> dict[str, Any] | None:
+    if not request.from_target or request.state not in (State.SUCCEEDED, State.FAILED):
+        return None
+    content_type = request.header("content-type")
+    result: dict[str, Any] = {
+        "status": "success" if request.state is State.SUCCEEDED else "error",
+        "target_status_code": request.status_code,
+        "content_type": content_type,
+    }
+    shown = _readable(content_type, request.header("content-encoding"), body)
+    if shown is None:
+        result["body_url"] = result_url
+    else:
+        result["body"] = shown[0]
+    return result
+
+
+def _readable(content_type: str | None, encoding: str | None, body: bytes | None) -> tuple[Any] | None:
+    """The answer as a JSON value: parsed JSON, or text. None where it is binary, coded or long."""
+    if body is None or len(body) > INLINE_BODY_MAX_BYTES or (encoding or "identity").lower() != "identity":
+        return None
+    kind = (content_type or "").partition(";")[0].strip().lower()
+    try:
+        if kind == "application/json" or kind.endswith("+json"):
+            value = json.loads(body)
+            json.dumps([[value]], allow_nan=False)  # NaN, 1e999, nested too deeply: what is no JSON here is linked
+            return (value,)
+        if not kind or kind.startswith("text/"):
+            return (body.decode(),)
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+def _rfc3339(ms: int | None) -> str | None:
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

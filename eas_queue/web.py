@@ -1,0 +1,53 @@
+"""The Flask app: dialects side by side, their errors by path, and a health page."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+
+from flask import Flask, Response, request
+
+from eas_queue.dialects import failure, problem
+from eas_queue.dialects.dialect import Dialect
+from eas_queue.engine.engine import Engine
+from eas_queue.engine.sweeper import Sweeper
+from eas_queue.store import errors as store_errors
+
+log = logging.getLogger("eas_queue.web")
+
+
+def make_app(engine: Engine, dialects: Sequence[Dialect], *, max_payload_bytes: int, sweep_s: float) -> Flask:
+    """The app with these dialects. Opens no connection and starts no thread before its first request."""
+    app = Flask("eas_queue", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = max_payload_bytes
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.url_map.merge_slashes = False  # a redirect would lose the body of a POST
+    sweeper = Sweeper(engine, sweep_s)
+    app.extensions["eas_queue"] = {"engine": engine, "sweeper": sweeper}
+    app.before_request(sweeper.ensure_started)
+    for dialect in dialects:
+        app.register_blueprint(dialect.routes)
+
+    # Routing's own 404 and 405 never reach a blueprint's handlers, so errors are told apart by path here.
+    def render(exc: Exception) -> Response:
+        found = failure.of(exc, max_payload_bytes=max_payload_bytes)
+        if found.status == 500:
+            log.exception("request_failed method=%s path=%s", request.method, request.path, exc_info=exc)
+        for dialect in dialects:
+            if request.path.startswith(dialect.prefixes):
+                return dialect.render_error(found)
+        return problem.render(found)
+
+    app.register_error_handler(Exception, render)
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        try:
+            engine.store.ping()
+            content, code = {"status": "ok", "redis": "ok"}, 200
+        except store_errors.StoreUnavailable as exc:
+            content, code = {"status": "unavailable", "redis": str(exc)}, 503
+        return Response(json.dumps(content) + "\n", code, mimetype="application/json")
+
+    return app

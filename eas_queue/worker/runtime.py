@@ -1,0 +1,75 @@
+"""Puts the worker's parts together for the pool that Celery was started with, in the process that executes requests."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from dataclasses import dataclass
+
+from celery import Celery
+
+from eas_queue.engine.engine import Engine
+from eas_queue.forward import Forwarder
+from eas_queue.worker.housekeeping import Housekeeping
+from eas_queue.worker.pump import Pump
+from eas_queue.worker.reporter import Reporter
+
+INLINE_POOLS = frozenset({"prefork", "solo"})  # one request at a time, in the task itself
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a worker needs from the settings."""
+
+    lease_s: float
+    sweep_s: float
+    grace_s: float
+    max_result_bytes: int
+
+
+class Runtime:
+    """Made in the worker's main process before the pool starts; works in whichever process calls ``pump``."""
+
+    def __init__(
+        self, app: Celery, engine: Engine, limits: Limits, *, pool: str, concurrency: int, hostname: str
+    ) -> None:
+        self._app, self._engine, self._limits = app, engine, limits
+        self._seats = 1 if pool in INLINE_POOLS else concurrency
+        self._hostname = hostname
+        self.forks = pool == "prefork"
+        # One byte that a forked child shares with its parent: only the parent hears that the worker stops.
+        self._stopping = mmap.mmap(-1, 1)
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._parts: tuple[Pump, Reporter] | None = None
+
+    def begin_stop(self) -> None:
+        """A warm shutdown has begun: running requests get grace_s, then go back to the queue."""
+        self._stopping[0] = 1
+
+    def pump(self) -> Pump:
+        """The pump of this process; the first call in a process starts its housekeeping."""
+        return self._here()[0]
+
+    def close(self) -> None:
+        """The process ends: publish the last events."""
+        if self._pid == os.getpid() and self._parts is not None:
+            self._parts[1].stop()
+
+    def _here(self) -> tuple[Pump, Reporter]:
+        with self._lock:
+            if self._parts is None or self._pid != os.getpid():
+                reporter = Reporter(self._app, self._hostname)
+                forwarder = Forwarder(connections=self._seats, max_result_bytes=self._limits.max_result_bytes)
+                pump = Pump(self._engine, forwarder, reporter, seats=self._seats, lease_s=self._limits.lease_s)
+                Housekeeping(
+                    self._engine,
+                    pump,
+                    lambda: self._stopping[0] == 1,
+                    lease_s=self._limits.lease_s,
+                    sweep_s=self._limits.sweep_s,
+                    grace_s=self._limits.grace_s,
+                ).start()
+                self._parts, self._pid = (pump, reporter), os.getpid()
+            return self._parts

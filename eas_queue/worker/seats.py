@@ -1,0 +1,54 @@
+"""The seats of one process: how many requests it can work on at once, and a number for each."""
+
+from __future__ import annotations
+
+import threading
+
+
+class Seats:
+    """*capacity* numbered seats. A thread or greenlet works on one request in one seat."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._free = list(range(capacity))
+        self._changed = threading.Condition()
+        self._somebody_waits = False
+
+    def take(self, most: int) -> list[int]:
+        """Up to *most* free seats, none if there are none; does not wait."""
+        with self._changed:
+            taken = self._free[-most:] if most > 0 else []
+            del self._free[len(self._free) - len(taken) :]
+            return taken
+
+    def take_or_wait(self) -> list[int]:
+        """One seat, waited for if need be; empty when another caller waits already, or when woken without a seat.
+
+        One waiter is enough: it takes over when a seat is given back. Starting work without a seat, or announcing it
+        anew, would make a busy process spin.
+        """
+        with self._changed:
+            if not self._free:
+                if self._somebody_waits:
+                    return []
+                self._somebody_waits = True
+                try:
+                    self._changed.wait()
+                finally:
+                    self._somebody_waits = False
+        return self.take(1)
+
+    def give(self, seats: list[int]) -> None:
+        if seats:
+            with self._changed:
+                self._free.extend(seats)
+                self._changed.notify()
+
+    def wake(self) -> None:
+        """Send a waiter home, because the process stops."""
+        with self._changed:
+            self._changed.notify_all()
+
+    @property
+    def busy(self) -> int:
+        return self.capacity - len(self._free)

@@ -1,0 +1,113 @@
+"""The Celery app and its one task. The broker carries kicks ("look for work"); what work there is, Redis knows.
+
+What Celery does badly on Redis is not used: no results of its own, no late acks, no retries, no ETA, no priorities.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery, Task, signals
+from kombu.utils.scheduling import priority_cycle
+
+import config
+from eas_queue.engine.engine import Engine
+from eas_queue.store import keys, kick
+from eas_queue.store.client import Client
+from eas_queue.store.store import Store
+from eas_queue.worker.runtime import Limits, Runtime
+
+
+class HighFirst(priority_cycle):
+    """Asks the broker for high_priority before celery. None of kombu's own does for `-Q celery,high_priority`.
+
+    The order of requests does not depend on it (whoever takes a kick leases the best request there is); it saves a
+    high-priority request the wait for older kicks.
+    """
+
+    def consume(self, n: int) -> list[str]:
+        return sorted(self.items, key=lambda name: name != keys.QUEUE_HIGH)[:n]
+
+
+def make_celery(settings: config.Settings) -> Celery:
+    """The Celery app for an installation. Opens no connection."""
+    url = settings.redis
+    app = Celery("eas_queue", broker=url, backend=url)
+    timeouts = {"socket_timeout": 5, "socket_connect_timeout": 2, "socket_keepalive": True, "health_check_interval": 10}
+    app.conf.update(
+        task_default_queue=keys.QUEUE_NORMAL,
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        result_expires=settings.result_ttl_s,
+        result_backend_thread_safe=True,  # else every greenlet builds a backend of its own
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,  # a kick at a busy process is of no use to an idle one
+        worker_send_task_events=False,  # requests are reported by eas_queue.worker.reporter
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options=timeouts | {"queue_order_strategy": "tasks:HighFirst"},
+        result_backend_transport_options=timeouts,
+        redis_socket_timeout=5,
+        redis_socket_connect_timeout=2,
+        worker_hijack_root_logger=True,
+        enable_utc=True,
+    )
+    return app
+
+
+settings = config.or_exit(config.settings)
+celery_app = config.or_exit(lambda: make_celery(settings))
+_runtime: Runtime | None = None
+
+
+@celery_app.task(
+    name=kick.TASK_NAME, bind=True, ignore_result=True, acks_late=False, send_events=False, track_started=False
+)
+def forward(self: Task[..., Any]) -> None:
+    """A kick: work on the best requests there are, for as long as this process has seats and the task's time lasts."""
+    assert _runtime is not None, "tasks.forward runs in a Celery worker only"
+    _runtime.pump().run(self.request.id)
+
+
+@signals.worker_init.connect
+def _make_runtime(sender: Any, **_: Any) -> None:
+    """In the main process, before the pool exists."""
+    global _runtime
+    _runtime = Runtime(
+        celery_app,
+        config.or_exit(lambda: Engine(Store(Client(settings.redis)), settings.services())),
+        Limits(settings.lease_s, settings.sweep_s, settings.stop_grace_s, settings.max_result_bytes),
+        pool=sender.pool_cls.__module__.rpartition(".")[2],
+        concurrency=sender.concurrency,
+        hostname=sender.hostname,
+    )
+
+
+@signals.worker_process_init.connect
+def _in_child(**_: Any) -> None:
+    """In each prefork child: housekeeping runs from the start, so that an idle child takes its turn at the sweep."""
+    if _runtime is not None:
+        _runtime.pump()
+
+
+@signals.worker_ready.connect
+def _in_main(**_: Any) -> None:
+    # Not in the parent of prefork children: a thread there could hold a lock at the moment of a fork.
+    if _runtime is not None and not _runtime.forks:
+        _runtime.pump()
+
+
+@signals.worker_shutting_down.connect
+def _begin_stop(**_: Any) -> None:
+    if _runtime is not None:
+        _runtime.begin_stop()
+
+
+@signals.worker_process_shutdown.connect
+@signals.worker_shutdown.connect
+def _close(**_: Any) -> None:
+    if _runtime is not None:
+        _runtime.close()
