@@ -18,6 +18,7 @@ READY = PREFIX + "ready"  # ZSET   service -> virtual time; services that can st
 READY_HIGH = PREFIX + "ready:high"  # ZSET   those whose next request has high priority     member leaves when idle
 KICKS = PREFIX + "kicks"  # ZSET   kick id -> issued at, ms; messages believed outstanding  start.lua, sweep.lua
 DUE = PREFIX + "due"  # ZSET   service -> next moment, ms, at which something in it lapses  sweep.lua
+UNREPORTED = PREFIX + "unreported"  # LIST   "service id state" of ends no worker saw, for Flower     bounded; TTL 1 h
 SWEEP_LOCK = PREFIX + "sweep"  # STRING one sweeper at a time                               TTL = SWEEP_S
 
 # Celery's own names: the two broker lists of `-Q celery,high_priority` and the result backend's keys.

@@ -76,6 +76,7 @@ class Swept(NamedTuple):
     retried: int
     expired: int
     forgotten_kicks: int
+    unreported: list[tuple[str, str, str]]  # (service, request id, state): ends that no worker saw
 
 
 def fresh_id() -> str:
@@ -188,10 +189,13 @@ class Store:
         reply = self.scripts.call("pause", service, int(paused), fresh_id())
         return None if reply < 0 else bool(reply)
 
-    def sweep(self, *, every_ms: int) -> Swept | None:
-        """None when another sweep ran less than *every_ms* ago."""
-        reply = self.scripts.call("sweep", every_ms, fresh_id(), SWEEP_ITEMS_MAX)
-        return None if reply[0] < 0 else Swept(*reply)
+    def sweep(self, *, every_ms: int, report_most: int = 0) -> Swept | None:
+        """None when another sweep ran less than *every_ms* ago. *report_most*: how many ends the caller will report."""
+        reply = self.scripts.call("sweep", every_ms, fresh_id(), SWEEP_ITEMS_MAX, report_most)
+        if reply[0] < 0:
+            return None
+        ends = [_text(row).split(" ") for row in reply[5]]
+        return Swept(*reply[:5], [(service, request_id, state) for service, request_id, state in ends])
 
     # ----------------------------------------------------------------------------------------------------- reads
     def look(self, service: str, request_id: str) -> tuple[int, int, dict[str, str]] | None:

@@ -25,6 +25,7 @@ log = logging.getLogger("eas_queue.worker")
 
 TICK_S = 0.25
 RENEW_MOST = 500  # leases in one script
+REPORT_MOST = 500  # ends reported to Flower after one sweep
 
 
 class Housekeeping:
@@ -118,7 +119,7 @@ class Housekeeping:
             if not self._registered:
                 self._engine.register_listed()
                 self._registered = True
-            swept = self._store.sweep(every_ms=round(self._sweep_s * 1000))
+            swept = self._store.sweep(every_ms=round(self._sweep_s * 1000), report_most=REPORT_MOST)
         except (store_errors.StoreError, EngineError) as exc:
             if not self._away:
                 log.warning("redis_away error=%s", exc)
@@ -127,6 +128,8 @@ class Housekeeping:
         if self._away:
             log.warning("redis_back")
         self._away = False
+        if swept is not None:
+            self._pump.reporter.ended_unseen(swept.unreported)
         if swept is not None and (swept.lapsed or swept.expired):
             log.info("swept lapsed=%d expired=%d", swept.lapsed, swept.expired)
 

@@ -65,7 +65,7 @@ class Pump:
         self._engine = engine
         self._store = engine.store
         self._forwarder = forwarder
-        self._reporter = reporter
+        self.reporter = reporter
         self._lease_s = lease_s
         self._lease_ms = round(lease_s * 1000)
         self._process = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
@@ -158,7 +158,7 @@ class Pump:
 
     def _attempt(self, attempt: Attempt) -> Ended | Requeued | None:
         """Make the attempt and say what follows; None when the request is no longer ours to decide."""
-        self._reporter.started(attempt)
+        self.reporter.started(attempt)
         try:
             got = self._forwarder.send(attempt)
         except Exception as exc:
@@ -190,5 +190,5 @@ class Pump:
         for more in found:
             self._register(more, asked_at)
         self.attempts.pop(work.token, None)
-        self._reporter.ended(attempt, end if taken else None)
+        self.reporter.ended(attempt, end if taken else None)
         return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery
@@ -38,20 +39,8 @@ class Reporter:
 
     def started(self, attempt: Attempt) -> None:
         work = attempt.work
-        now = time.time()
-        received = {
-            "uuid": work.request_id,
-            "name": TASK_NAME,
-            "args": f"({work.service!r},)",
-            "kwargs": f"{{'attempt': {work.attempt}}}",
-            "root_id": work.request_id,
-            "parent_id": None,
-            "retries": work.attempt - 1,
-            "eta": None,
-            "expires": None,
-            "timestamp": now,
-        }
-        self._put(("task-received", received), ("task-started", {"uuid": work.request_id, "timestamp": now}))
+        started = {"uuid": work.request_id, "timestamp": time.time()}
+        self._put(_received(work.service, work.request_id, work.attempt), ("task-started", started))
         log.info("request_started request_id=%s service=%s attempt=%d", work.request_id, work.service, work.attempt)
 
     def ended(self, attempt: Attempt, end: Ended | Requeued | None) -> None:
@@ -80,6 +69,16 @@ class Reporter:
             work.attempt,
             runtime_s * 1000,
         )
+
+    def ended_unseen(self, ends: Iterable[tuple[str, str, str]]) -> None:
+        """Requests that ended while no worker held them: (service, request id, state)."""
+        for service, request_id, state in ends:
+            event: dict[str, Any] = {"uuid": request_id, "timestamp": time.time()}
+            if state == "failed":
+                end = "task-failed", event | {"exception": "WorkerLost()", "traceback": ""}
+            else:
+                end = "task-revoked", event | {"terminated": False, "signum": None, "expired": state == "expired"}
+            self._put(_received(service, request_id, 0), end)
 
     def stop(self) -> None:
         """Publish what is left, for a second at most."""
@@ -124,3 +123,19 @@ class Reporter:
         for kind, fields in events:
             dispatcher.send(kind, **fields)
         dispatcher.flush()
+
+
+def _received(service: str, request_id: str, attempt: int) -> tuple[str, dict[str, Any]]:
+    """The event that names a task; Flower knows the others only by its id."""
+    return "task-received", {
+        "uuid": request_id,
+        "name": TASK_NAME,
+        "args": f"({service!r},)",
+        "kwargs": f"{{'attempt': {attempt}}}",
+        "root_id": request_id,
+        "parent_id": None,
+        "retries": max(attempt - 1, 0),
+        "eta": None,
+        "expires": None,
+        "timestamp": time.time(),
+    }

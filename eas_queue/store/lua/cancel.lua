@@ -19,6 +19,7 @@ if state == 'running' then
 end
 finish_record(s, id, 'cancelled', { 'error_type', 'Cancelled', 'error', 'cancelled by a client' },
   'REVOKED', failure_json('TaskRevokedError', 'cancelled', 'celery.exceptions'))
+if state == 'queued' then leave_report(s, id, 'cancelled') end
 touch(s)
 kick(ARGV[3])
 return state

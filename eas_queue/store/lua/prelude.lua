@@ -6,6 +6,7 @@
 local LEVELS = 2 ^ 44          -- score = (255 - class) * 2^44 + index: exact in a double, ZRANK = position
 local HIGH_BELOW = 155 * LEVELS -- scores of classes above 100 (normal)
 local KICKS_MAX = 64           -- messages outstanding; each may start as many requests as its process has seats
+local UNREPORTED_MAX = 10000   -- as many tasks as Flower keeps
 local GHOST_MS = 10000         -- a cancelled call keeps its slot until its holder closed it, this long at most
 local CLAIM_BYTES_MAX = 4194304 -- a claim of many requests stops after this much payload
 local EXPIRED_PER_CLAIM_MAX = 1000
@@ -137,12 +138,20 @@ local function dead_letter(s, id)
   due(s, now + s.ttl_ms)
 end
 
+-- Ends that no worker brought about would be missing in Flower, which hears of requests from workers only.
+local function leave_report(s, id, state)
+  redis.call('LPUSH', UNREPORTED, s.name .. ' ' .. id .. ' ' .. state)
+  redis.call('LTRIM', UNREPORTED, 0, UNREPORTED_MAX - 1)
+  redis.call('EXPIRE', UNREPORTED, 3600)
+end
+
 local function expire(s, id)
   redis.call('ZREM', s.wait, id)
   redis.call('ZREM', s.delay, id)
   redis.call('ZREM', s.dl, id)
   finish_record(s, id, 'expired', { 'error_type', 'Expired', 'error', 'the queue deadline passed before it was sent' },
     'REVOKED', failure_json('TaskRevokedError', 'expired', 'celery.exceptions'))
+  leave_report(s, id, 'expired')
 end
 
 -- Back to the queue at its old place. delay_ms > 0: not before then.

@@ -3,7 +3,8 @@
 -- ghosts free their slot, lists of ended requests lose what is past its time, lost kicks are issued again.
 -- Costs as much as there is due, in bounded steps: what remains is due again at once.
 -- ARGV[1] how long no other sweep runs, ms  [2] kick id  [3] items per service and kind at most
--- RETURNS {services, lapsed, due retries, expired, forgotten kicks} | CODES {-1} another sweep ran just now
+-- ARGV[4] how many ends that no worker saw the caller will report, at most
+-- RETURNS {services, lapsed, due retries, expired, forgotten kicks, list of "service id state" to report} | CODES {-1} another sweep ran just now
 if not redis.call('SET', SWEEP_LOCK, '1', 'NX', 'PX', ARGV[1]) then return { -1 } end
 local most = tonumber(ARGV[3])
 local lapsed, retried, expired, forgotten = 0, 0, 0, 0
@@ -36,6 +37,7 @@ for _, name in ipairs(names) do
       finish_record(s, id, 'failed', { 'status_code', '502', 'from_target', '0', 'error_type', 'WorkerLost', 'error', text },
         'FAILURE', failure_json('WorkerLost', text, 'eas_queue.engine.errors'))
       dead_letter(s, id)
+      leave_report(s, id, 'failed')
     else
       redis.call('HSET', record(s, id), 'error_type', 'WorkerLost', 'error', text)
       requeue(s, id, 0)
@@ -66,4 +68,5 @@ if redis.call('LLEN', QUEUE_NORMAL) + redis.call('LLEN', QUEUE_HIGH) == 0 then
   forgotten = redis.call('ZREMRANGEBYSCORE', KICKS, '-inf', now - 1000)
 end
 kick(ARGV[2])
-return { #names, lapsed, retried, expired, forgotten }
+local report = tonumber(ARGV[4]) > 0 and redis.call('RPOP', UNREPORTED, ARGV[4])
+return { #names, lapsed, retried, expired, forgotten, report or {} }

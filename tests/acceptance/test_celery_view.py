@@ -1,0 +1,123 @@
+"""What Celery's own tools see: AsyncResult, inspect, Flower. Requests look like tasks, each under its own id."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import requests
+from celery import Celery
+from celery.exceptions import TaskRevokedError
+from celery.result import AsyncResult
+
+from eas_queue.engine.errors import TargetFailed
+from tests.support.installation import Installation, await_condition
+from tests.support.server import RedisServer, free_port
+from tests.support.target_client import Target
+
+TWO_SLOTS = "[defaults]\nallow_unlisted = true\nmax_concurrency = 2\nmax_attempts = 1\n"
+FLOWER_LOGIN = ("admin", "flower-password")
+
+
+def start_flower(installation: Installation) -> str:
+    """Its URL, once it answers and knows the workers."""
+    port = free_port()
+    installation.env |= {"FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": ":".join(FLOWER_LOGIN)}
+    installation.start("flower", ["celery", "-A", "app.celery_app", "flower"])
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        try:
+            return requests.get(f"{url}/api/workers", auth=FLOWER_LOGIN, timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    await_condition(answers, timeout_s=20, what="Flower answers")
+    return url
+
+
+def tasks_in_flower(url: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = requests.get(f"{url}/api/tasks", auth=FLOWER_LOGIN, timeout=10).json()
+    return found
+
+
+@pytest.mark.parametrize(("pool", "concurrency"), [("prefork", 2), ("gevent", 50)])
+def test_flower_lists_every_request_and_async_result_agrees(
+    server: RedisServer, target: Target, pool: str, concurrency: int
+) -> None:
+    with Installation(server.url, target.url, services_toml=TWO_SLOTS) as installation:
+        flower = start_flower(installation)
+        installation.web()
+        worker = installation.worker(pool, concurrency)
+        made = [installation.submit(_priority_=int(i % 10 == 0)) for i in range(200)]
+        for request_id in made:
+            assert installation.await_end(request_id, timeout_s=30)["status"] == "SUCCESS"
+
+        def all_listed() -> dict[str, dict[str, Any]] | None:
+            found = tasks_in_flower(flower)
+            return found if set(made) <= set(found) and all(found[i]["state"] == "SUCCESS" for i in made) else None
+
+        listed = await_condition(all_listed, timeout_s=10, what="Flower lists all 200 as SUCCESS")
+        assert set(listed) == set(made), "nothing but requests is listed"
+        assert all(task["runtime"] > 0 and task["worker"].startswith("w1@") for task in listed.values())
+        assert worker.log.count("] received") < 200, "a busy slot took requests without a message of their own"
+        app = Celery(broker=server.url, backend=server.url)
+        assert all(AsyncResult(request_id, app=app).state == "SUCCESS" for request_id in made)
+        assert AsyncResult(made[0], app=app).get(timeout=1) == {
+            "status": "success",
+            "target_status_code": 200,
+            "content_type": "application/json",
+        }
+        queues = app.control.inspect(timeout=5).active_queues()
+        assert {queue["name"] for queue in next(iter(queues.values()))} == {"celery", "high_priority"}
+        app.close()
+
+
+def test_flower_and_async_result_know_failed_cancelled_and_retried_requests(
+    server: RedisServer, target: Target
+) -> None:
+    toml = TWO_SLOTS + "[services.again]\nmax_attempts = 2\nretry_delay_s = 0\n"
+    with Installation(server.url, target.url, services_toml=toml, sweep_s=0.1) as installation:
+        flower = start_flower(installation)
+        installation.web()
+        cancelled = installation.submit()
+        installation.cancel(cancelled)
+        installation.worker()
+        failed = installation.submit(status=500)
+        retried = installation.submit("again", fail_first=1)
+        running = installation.submit(hang=1)
+        target.wait_for(lambda calls: running in {call["request_id"] for call in calls})
+        installation.cancel(running)
+        installation.await_end(failed)
+        installation.await_end(retried, "again")
+
+        expected = {failed: "FAILURE", retried: "SUCCESS", running: "REVOKED", cancelled: "REVOKED"}
+
+        def agrees() -> bool:
+            found = tasks_in_flower(flower)
+            return {i: found.get(i, {}).get("state") for i in expected} == expected
+
+        await_condition(agrees, what="Flower shows each end")
+        app = Celery(broker=server.url, backend=server.url)
+        assert {i: AsyncResult(i, app=app).state for i in expected} == expected
+        with pytest.raises(TargetFailed, match="the target answered 500"):
+            AsyncResult(failed, app=app).get(timeout=1)
+        with pytest.raises(TaskRevokedError):
+            AsyncResult(running, app=app).get(timeout=1)
+        app.close()
+
+
+def test_get_returns_when_the_request_ends(installation: Installation, target: Target) -> None:
+    installation.web()
+    installation.worker()
+    app = Celery(broker=installation.env["REDIS_URL"], backend=installation.env["REDIS_URL"])
+    request_id = installation.submit(delay_s=0.5)
+    answers: list[Any] = []
+    waiting = threading.Thread(target=lambda: answers.append(AsyncResult(request_id, app=app).get(timeout=10)))
+
+    waiting.start()
+    waiting.join(10)
+
+    assert answers == [{"status": "success", "target_status_code": 200, "content_type": "application/json"}]
+    app.close()

@@ -1,0 +1,166 @@
+"""Processes die; nothing that was acknowledged is lost, and each result is written once."""
+
+from __future__ import annotations
+
+import collections
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from eas_queue.store import keys
+from eas_queue.store.client import Client
+from eas_queue.store.store import Store
+from tests.support.installation import Installation, await_condition
+from tests.support.server import RedisServer
+from tests.support.target_client import Target
+
+
+def results_written(client: redis.Redis, service: str = "demo") -> collections.Counter[str]:
+    listed: Any = client.zrange(keys.service_key(service, "sink"), 0, -1)
+    return collections.Counter(member.decode() for member in listed)
+
+
+@pytest.mark.parametrize(("pool", "concurrency", "delay_s"), [("gevent", 100, 1), ("prefork", 8, 0.5)])
+def test_requests_of_killed_workers_are_finished_by_the_next_ones(
+    server: RedisServer, target: Target, raw: redis.Redis, pool: str, concurrency: int, delay_s: float
+) -> None:
+    running, submitted = (60, 20) if pool == "gevent" else (8, 20)
+    with Installation(server.url, target.url, lease_s=5) as installation:
+        installation.web()
+        worker = installation.worker(pool, concurrency)
+        made = [installation.submit(delay_s=delay_s) for _ in range(running)]
+        target.wait_for(lambda calls: len(calls) == running)
+        worker.kill()
+        made += [installation.submit(delay_s=delay_s) for _ in range(submitted)]
+
+        restarted_at = time.monotonic()
+        installation.worker(pool, concurrency, name="w2")
+        for request_id in made:
+            assert installation.await_end(request_id, timeout_s=60)["status"] == "SUCCESS"
+
+        assert time.monotonic() - restarted_at < 60
+        assert results_written(raw) == collections.Counter(made)
+        assert max(collections.Counter(call["request_id"] for call in target.calls()).values()) <= 2
+
+
+def test_what_was_acknowledged_a_second_before_the_server_died_is_finished(target: Target) -> None:
+    server = RedisServer().start()
+    try:
+        with Installation(server.url, target.url) as installation:
+            web, worker = installation.web(), installation.worker()
+            running = [installation.submit(delay_s=3) for _ in range(20)]
+            waiting = [installation.submit("other") for _ in range(20)]
+            target.wait_for(lambda calls: len(calls) >= 20)
+            acknowledged_at = time.monotonic()
+            await_condition(lambda: time.monotonic() - acknowledged_at > 1)
+
+            server.kill()
+            server.start()
+
+            for request_id in running:
+                assert installation.await_end(request_id, timeout_s=30)["status"] == "SUCCESS"
+            for request_id in waiting:
+                assert installation.await_end(request_id, "other", timeout_s=30)["status"] == "SUCCESS"
+            after = installation.submit()
+            assert installation.await_end(after, timeout_s=15)["status"] == "SUCCESS"
+            assert (web.popen.poll(), worker.popen.poll()) == (None, None)
+            assert max(collections.Counter(call["request_id"] for call in target.calls()).values()) == 1
+    finally:
+        server.stop()
+
+
+def test_a_long_absence_of_workers_leaves_no_flood_of_messages(
+    server: RedisServer, target: Target, raw: redis.Redis
+) -> None:
+    with Installation(server.url, target.url, sweep_s=0.05) as installation:
+        installation.web()
+        made = [installation.submit() for _ in range(200)]
+        for _ in range(20):  # an hour passes, twenty times over
+            raw.hincrby(keys.SYS, "skew_ms", 3_600_000)
+            raw.delete(keys.SWEEP_LOCK)
+            await_condition(lambda: raw.exists(keys.SWEEP_LOCK))
+
+        messages: Any = raw.llen(keys.QUEUE_NORMAL)
+        worker = installation.worker()
+        for request_id in made:
+            installation.await_end(request_id)
+
+        assert messages <= 64
+        assert len(target.calls()) == 200
+        assert worker.log.count("tasks.forward") <= 2 * 64 + 20  # received and succeeded, and a few later ones
+
+
+@pytest.mark.parametrize(("pool", "concurrency"), [("prefork", 4), ("gevent", 50), ("threads", 8), ("solo", 1)])
+def test_a_stopped_worker_finishes_short_requests_and_hands_long_ones_back(
+    server: RedisServer, target: Target, raw: redis.Redis, pool: str, concurrency: int
+) -> None:
+    with Installation(server.url, target.url, stop_grace_s=2) as installation:
+        installation.web()
+        worker = installation.worker(pool, concurrency)
+        alone = pool == "solo"
+        short = installation.submit(delay_s=1)
+        target.wait_for(lambda calls: len(calls) == 1)
+        long = None if alone else installation.submit(hang=1)
+        target.wait_for(lambda calls: len(calls) == (1 if alone else 2))
+
+        stopped_at = time.monotonic()
+        assert worker.stop(timeout_s=15) == 0
+        assert time.monotonic() - stopped_at < 8
+
+        assert installation.status(short)["status"] == "SUCCESS"
+        if long is not None:
+            status = installation.status(long)
+            assert (status["status"], status["attempts"]) == ("PENDING", 0)
+            assert target.calls(request_id=long)[0]["outcome"] == "closed_before_headers"
+
+
+def test_a_worker_frozen_beyond_its_lease_can_not_write_its_result(server: RedisServer, target: Target) -> None:
+    with Installation(server.url, target.url, lease_s=2, sweep_s=0.1) as installation:
+        installation.web()
+        frozen = installation.worker("gevent", 10, name="w1")
+        request_id = installation.submit(delay_s=1)
+        target.wait_for(lambda calls: len(calls) == 1)
+        frozen.popen.send_signal(signal.SIGSTOP)
+        installation.worker("gevent", 10, name="w2")
+
+        status = installation.await_end(request_id, timeout_s=20)
+        finished_at = status["finished_at"]
+        frozen.popen.send_signal(signal.SIGCONT)
+        frozen.await_log(f"request_lost request_id={request_id}")
+
+        assert (status["status"], status["attempts"]) == ("SUCCESS", 2)
+        assert installation.status(request_id)["finished_at"] == finished_at
+
+
+def test_two_thousand_slow_calls_run_at_once_in_one_worker_process(server: RedisServer, target: Target) -> None:
+    """All are submitted before the first may start, so none has a head start. Prints what it measures."""
+    toml = "[services.demo]\nmax_concurrency = 2000\n"
+    count = 2000
+    with Installation(server.url, target.url, services_toml=toml, worker_concurrency=2000) as installation:
+        installation.web()
+        worker = installation.worker("gevent", 2000)
+        store = Store(Client(server.url))
+        assert installation.await_end(installation.submit())["status"] == "SUCCESS"
+        store.pause("demo", True)
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(lambda _: installation.submit(delay_s=1), range(count)))
+
+        resumed_at = time.monotonic()
+        store.pause("demo", False)
+        await_condition(lambda: target.stats()["answered"] == count + 1, timeout_s=30)
+        for request_id in made[-50:]:
+            installation.await_end(request_id)
+        took_s = time.monotonic() - resumed_at
+
+        status = Path(f"/proc/{worker.pid}/status").read_text()
+        memory_mb = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+        most = target.stats()["max_running"]
+        print(f"2,000 x 1 s: {took_s:.2f} s from the release to the end, {memory_mb:.0f} MB peak, {most} at once")
+        assert {installation.status(request_id)["status"] for request_id in made} == {"SUCCESS"}
+        assert most > 1000
+        assert memory_mb < 400

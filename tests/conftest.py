@@ -1,0 +1,80 @@
+"""What all tests share: a clean environment, and one real server, emptied before each test that uses it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from eas_queue.engine.engine import Engine
+from eas_queue.engine.service import Services, ServiceSettings
+from eas_queue.store.client import Client
+from eas_queue.store.store import Store
+from tests.support.installation import Installation
+from tests.support.server import RedisServer
+from tests.support.target_client import Target
+
+_SETTINGS = {
+    line.partition("=")[0].lstrip("# ")
+    for line in (Path(__file__).parents[1] / ".env.example").read_text().splitlines()
+    if "=" in line
+}
+for _name in _SETTINGS:
+    os.environ.pop(_name, None)  # a developer's own settings must not change what tests see
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    server = RedisServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server(redis_server: RedisServer) -> RedisServer:
+    """The shared server, emptied, its scripts forgotten: as new."""
+    with redis_server.client() as client:
+        client.flushall()
+        client.script_flush()
+    return redis_server
+
+
+@pytest.fixture
+def raw(server: RedisServer) -> Iterator[redis.Redis]:
+    """A plain client, for looking behind the store."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def store(server: RedisServer) -> Store:
+    return Store(Client(server.url))
+
+
+@pytest.fixture
+def engine(store: Store) -> Engine:
+    """Any service name, defaults but for a target that is never asked."""
+    settings = ServiceSettings(target_url="http://127.0.0.1:9/{service}/{path}")
+    return Engine(store, Services({}, settings, allow_unlisted=True, result_ttl_s=3600))
+
+
+@pytest.fixture(scope="session")
+def shared_target() -> Iterator[Target]:
+    with Target() as target:
+        yield target
+
+
+@pytest.fixture
+def target(shared_target: Target) -> Target:
+    shared_target.clear()
+    return shared_target
+
+
+@pytest.fixture
+def installation(server: RedisServer, target: Target) -> Iterator[Installation]:
+    """Settings only; the test starts what it needs."""
+    with Installation(server.url, target.url) as made:
+        yield made
