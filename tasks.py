@@ -78,7 +78,7 @@ def _make_runtime(sender: Any, **_: Any) -> None:
     global _runtime
     _runtime = Runtime(
         celery_app,
-        config.or_exit(lambda: Engine(Store(Client(settings.redis)), settings.services())),
+        config.or_exit(lambda: Engine(Store(Client(settings.redis, command_timeout_s=5)), settings.services())),
         Limits(settings.lease_s, settings.sweep_s, settings.stop_grace_s, settings.max_result_bytes),
         pool=sender.pool_cls.__module__.rpartition(".")[2],
         concurrency=sender.concurrency,

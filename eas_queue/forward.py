@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -158,7 +159,7 @@ def _timed_out(attempt: Attempt) -> NoAnswer:
 
 
 def _host(attempt: Attempt) -> str:
-    return urllib3.util.parse_url(attempt.service.target_url.replace("{", "").replace("}", "")).netloc or "the target"
+    return urlsplit(attempt.service.url("", "")).netloc
 
 
 def _reason(exc: BaseException) -> str:

@@ -15,21 +15,22 @@ from redis.client import PubSub
 from redis.retry import Retry
 
 CONNECT_TIMEOUT_S = 0.5
-COMMAND_TIMEOUT_S = 1.0
+COMMAND_TIMEOUT_S = 1.0  # the web promises an answer within about a second
 POOL_SIZE_MAX = 128
 
 
 class Client:
     """Redis connections of one process; a forked child makes its own. Opens nothing before first use."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, command_timeout_s: float = COMMAND_TIMEOUT_S) -> None:
         self.url = url
+        self.command_timeout_s = command_timeout_s
         self._pid = 0
         self._redis: redis.Redis | None = None
 
     @property
     def redis(self) -> redis.Redis:
-        """Commands and scripts: at most COMMAND_TIMEOUT_S each."""
+        """Commands and scripts: at most command_timeout_s each."""
         if self._redis is None or self._pid != os.getpid():
             self._redis = redis.Redis(connection_pool=self._pool(redis.BlockingConnectionPool, POOL_SIZE_MAX))
             self._pid = os.getpid()
@@ -42,8 +43,8 @@ class Client:
 
     def _pool(self, kind: Any, size: int, **options: Any) -> Any:
         if kind is redis.BlockingConnectionPool:
-            options["timeout"] = COMMAND_TIMEOUT_S
-        options.setdefault("socket_timeout", COMMAND_TIMEOUT_S)
+            options["timeout"] = self.command_timeout_s
+        options.setdefault("socket_timeout", self.command_timeout_s)
         return kind.from_url(
             self.url,
             max_connections=size,

@@ -62,7 +62,9 @@ class Scripts:
         try:
             return self._evalsha(name, args)
         except redis.TimeoutError as exc:
-            raise errors.StoreUnavailable(f"Redis did not answer {name} within {client.COMMAND_TIMEOUT_S} s") from exc
+            raise errors.StoreUnavailable(
+                f"Redis did not answer {name} within {self._client.command_timeout_s:g} s"
+            ) from exc
         except redis.ConnectionError:
             try:
                 return self._evalsha(name, args)

@@ -194,8 +194,10 @@ class Store:
         reply = self.scripts.call("sweep", every_ms, fresh_id(), SWEEP_ITEMS_MAX, report_most)
         if reply[0] < 0:
             return None
-        ends = [_text(row).split(" ") for row in reply[5]]
-        return Swept(*reply[:5], [(service, request_id, state) for service, request_id, state in ends])
+        *counts, rows = reply
+        services, lapsed, retried, expired, forgotten = map(int, counts)
+        ends = [_text(row).split(" ") for row in rows]
+        return Swept(services, lapsed, retried, expired, forgotten, [(end[0], end[1], end[2]) for end in ends])
 
     # ----------------------------------------------------------------------------------------------------- reads
     def look(self, service: str, request_id: str) -> tuple[int, int, dict[str, str]] | None:

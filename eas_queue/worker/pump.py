@@ -15,7 +15,9 @@ import uuid
 
 from eas_queue.engine import retry
 from eas_queue.engine.engine import Engine
+from eas_queue.engine.errors import EngineError
 from eas_queue.engine.retry import NoAnswer
+from eas_queue.engine.service import Service
 from eas_queue.forward import Forwarder
 from eas_queue.store import errors as store_errors
 from eas_queue.store.store import Ended, Leased, Requeued, fresh_id
@@ -77,25 +79,25 @@ class Pump:
             return
         family = _Family()
         mine: tuple[int, Leased] | None = None
-        while seats and not self.draining:
-            seats += self.seats.take(START_MOST - len(seats))
-            asked_at = time.monotonic()
-            try:
+        try:
+            while seats and not self.draining:
+                seats += self.seats.take(START_MOST - len(seats))
+                asked_at = time.monotonic()
                 found = self._store.start(kick_id, len(seats), caller=self._caller(seats[0]), lease_ms=self._lease_ms)
-            except store_errors.StoreError as exc:
-                log.warning("start_failed error=%s", exc)  # the sweep will kick again
-                break
-            full, kick_id = len(found) == len(seats), ""
-            for work in found:
-                seat = seats.pop()
-                self._register(work, asked_at)
-                if mine is None:
-                    mine = seat, work
-                else:
-                    self._spawn(family, seat, work)
+                full, kick_id = len(found) == len(seats), ""
+                for work in found:
+                    self._register(work, asked_at)
+                for work in found:
+                    if mine is None:
+                        mine = seats.pop(), work
+                    else:
+                        self._spawn(family, seats.pop(), work)
+                self.seats.give(seats)
+                seats = self.seats.take(1) if full else []
+        except store_errors.StoreError as exc:
+            log.warning("start_failed error=%s", exc)  # the sweep will kick again
+        finally:
             self.seats.give(seats)
-            seats = self.seats.take(1) if full else []
-        self.seats.give(seats)
         if mine is not None:
             family.joins()
             self._work(family, *mine)
@@ -125,7 +127,10 @@ class Pump:
         return f"{self._process}.{seat}"
 
     def _register(self, work: Leased, asked_at: float) -> None:
-        service = self._engine.services.get(work.service)
+        try:
+            service = self._engine.services.get(work.service)
+        except EngineError:  # the web that accepted it has another services file
+            service = Service(name=work.service, result_ttl_s=0)
         attempt = Attempt(service, work, lease_until_s=asked_at + self._lease_s)
         self.attempts[work.token] = attempt
         if work.token in self._cancelled_early:
@@ -137,6 +142,7 @@ class Pump:
 
     def _work(self, family: _Family, seat: int, first: Leased) -> None:
         work: Leased | None = first
+        extra: list[int] = []
         try:
             while work is not None:
                 attempt = self.attempts[work.token]
@@ -148,17 +154,21 @@ class Pump:
                 for more in found:
                     self._spawn(family, extra.pop(), more)
                 self.seats.give(extra)
-        except Exception:  # a defect of ours: the leases bring the request back
+                extra = []
+        except Exception:  # a defect of ours: the leases bring the requests back
             log.exception("seat_failed seat=%d", seat)
         finally:
             if work is not None:
                 self.attempts.pop(work.token, None)
-            self.seats.give([seat])
+            self.seats.give([seat, *extra])
             family.leaves()
 
     def _attempt(self, attempt: Attempt) -> Ended | Requeued | None:
         """Make the attempt and say what follows; None when the request is no longer ours to decide."""
         self.reporter.started(attempt)
+        if not attempt.service.target_url:
+            detail = f"this worker's settings name no target for service {attempt.service.name!r}"
+            return retry.after_attempt(attempt.service, attempt.work, NoAnswer(502, "ServiceNotConfigured", detail))
         try:
             got = self._forwarder.send(attempt)
         except Exception as exc:

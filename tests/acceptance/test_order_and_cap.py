@@ -203,3 +203,17 @@ def test_with_workers_stopped_nothing_is_forwarded_and_web_alone_keeps_the_queue
     assert [(status["status"], status["position"]) for status in statuses] == [("PENDING", i) for i in range(5)]
     assert target.calls() == []
     assert requests.get(f"{installation.url}/healthz", timeout=5).json()["status"] == "ok"
+
+
+def test_a_worker_that_does_not_know_the_service_says_so_and_goes_on(server: RedisServer, target: Target) -> None:
+    toml = "[services.demo]\n[services.new]\nmax_attempts = 1\n"
+    with Installation(server.url, target.url, services_toml=toml) as installation:
+        installation.web()
+        (installation.folder / "services.toml").write_text("[services.demo]\n")
+        installation.worker("prefork", 1)
+        unknown, known = installation.submit("new"), installation.submit()
+
+        status = installation.await_end(unknown, "new", timeout_s=20)
+
+        assert status["error_info"]["type"] == "ServiceNotConfigured"
+        assert installation.await_end(known)["status"] == "SUCCESS"
