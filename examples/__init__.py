@@ -1,0 +1,1 @@
+"""Small, real programs to put behind the queue."""
