@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import pydantic
 from pydantic import Field, SecretStr
@@ -76,15 +76,22 @@ class Settings(BaseSettings):
     @pydantic.field_validator("redis_url")
     @classmethod
     def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss"):
-            raise ValueError("must start with redis:// or rediss://")
+        if value is not None:
+            parts = _split_url(value.get_secret_value())
+            if not parts or parts.scheme not in ("redis", "rediss") or not re.fullmatch(r"/?[0-9]*", parts.path):
+                raise ValueError(
+                    "must be like redis://:PASSWORD@HOST:6379/0, or rediss:// with TLS; "
+                    "in the password write / as %2F, # as %23, ? as %3F, @ as %40"
+                )
         return value
 
     @pydantic.field_validator("target_api_base_url", "public_base_url")
     @classmethod
     def _is_base_url(cls, value: str | None) -> str | None:
         if value is not None:
-            if not value.startswith(("http://", "https://")) or not urlsplit(value).netloc:
+            parts = _split_url(value)
+            is_web = parts is not None and parts.scheme in ("http", "https") and parts.hostname
+            if not is_web or re.search(r"[\s{}?#]", value):
                 raise ValueError("must be a URL like http://localhost:5001")
             value = value.rstrip("/")
         return value
@@ -144,7 +151,8 @@ class Settings(BaseSettings):
 
     # --------------------------------------------------------------------------------------- services and access
     @property
-    def _file(self) -> dict[str, object]:
+    def _file(self) -> dict[str, object] | None:
+        """The services file's content, None where there is none."""
         path = self.services_file or Path("services.toml")
         try:
             with path.open("rb") as opened:
@@ -152,30 +160,31 @@ class Settings(BaseSettings):
         except FileNotFoundError as exc:
             if self.services_file is not None:
                 raise ConfigError(f"SERVICES_FILE: there is no file {path}") from exc
-            return {}
-        except (OSError, tomllib.TOMLDecodeError) as exc:
+            return None
+        except (OSError, ValueError) as exc:  # not TOML, or not UTF-8
             raise ConfigError(f"SERVICES_FILE: {path} can't be read: {exc}") from exc
 
     def services(self) -> Services:
         """The services file, completed by the environment. Raises ConfigError."""
-        content = self._file
+        found = self._file
+        content = found or {}
         unknown = set(content) - {"defaults", "services", "tokens"}
         if unknown:
             raise ConfigError(f"services file: unknown table {sorted(unknown)[0]!r}; known: defaults, services, tokens")
         defaults = _table(content, "defaults")
-        allow_unlisted = defaults.pop("allow_unlisted", not content)
+        allow_unlisted = defaults.pop("allow_unlisted", found is None)
         if not isinstance(allow_unlisted, bool):
             raise ConfigError("services file: [defaults] allow_unlisted must be true or false")
         base = self.target_api_base_url or f"http://127.0.0.1:{self.example_target_port}"
         defaults.setdefault("target_url", base + DEFAULT_TARGET_PATH)
-        listed = {}
+        unlisted, listed = _service_settings("[defaults]", defaults), {}
         for name, own in _table(content, "services").items():
             if not NAME.fullmatch(name) or not isinstance(own, dict):
                 raise ConfigError(f"services file: {name!r} is not a service name with settings, as in [services.name]")
             listed[name] = _service_settings(f"[services.{name}]", defaults | own)
         return Services(
             listed,
-            _service_settings("[defaults]", defaults),
+            unlisted,
             allow_unlisted=allow_unlisted,
             result_ttl_s=self.result_ttl_s,
         )
@@ -185,9 +194,9 @@ class Settings(BaseSettings):
         if self.auth == "off":
             return Access((), is_open=True)
         tokens = [Token.plain(token.get_secret_value()) for token in self.api_tokens]
-        if not tokens and self.run_token:
+        if not tokens and self.run_token and not _table(self._file or {}, "tokens"):
             tokens.append(Token.plain(self.run_token))
-        for name, rules in _table(self._file, "tokens").items():
+        for name, rules in _table(self._file or {}, "tokens").items():
             try:
                 tokens.append(Token.from_file(name, rules))
             except ValueError as exc:
@@ -199,6 +208,15 @@ class Settings(BaseSettings):
                 "or run `make run`, which makes one"
             )
         return Access(tuple(tokens))
+
+
+def _split_url(url: str) -> SplitResult | None:
+    """None for what is no URL. Why is not told: the reason could quote a password."""
+    try:
+        parts = urlsplit(url)
+        return None if parts.port == 0 else parts
+    except ValueError:
+        return None
 
 
 def _table(content: dict[str, object], name: str) -> dict[str, object]:
@@ -245,13 +263,16 @@ def or_exit(read: Callable[[], T]) -> T:
     try:
         return read()
     except ConfigError as exc:
-        sys.exit(f"eas_queue can't start: {exc}")
+        print(f"eas_queue can't start: {exc}", file=sys.stderr)
+        # 3 is gunicorn's "worker failed to boot": its master stops then, and starts the worker again on any other code
+        sys.exit(3)
 
 
 def main() -> None:
     found = or_exit(settings)
     for name, value in found.model_dump().items():
         print(f"{name.upper()}={value if value is not None else ''}")
+    or_exit(found.services)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import resource
 import config as _config
 
 _settings = _config.or_exit(_config.settings)
+for _check in (lambda: _settings.redis, _settings.services, _settings.access):
+    _config.or_exit(_check)  # here, once: in a worker a refusal would end in gunicorn's traceback
 
 bind = f"{'127.0.0.1' if _settings.auth == 'off' else '0.0.0.0'}:{_settings.port}"  # noqa: S104  tokens guard it
 worker_class = "gevent"
@@ -17,8 +19,9 @@ workers = _settings.web_concurrency
 worker_connections = 20_000
 keepalive = 90
 timeout = 60
-graceful_timeout = 10
+graceful_timeout = max(1, min(10, round(_settings.stop_grace_s)))  # an idle client's connection lasts all of it
 backlog = 4096
+limit_request_line = 8190
 loglevel = _settings.log_level.lower()
 control_socket_disable = True
 

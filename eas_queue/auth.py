@@ -47,7 +47,10 @@ class Token:
     def from_file(cls, name: str, rules: object) -> Token:
         """One line of ``[tokens]``: ``"sha256:<hex>" = { services = [..], roles = [..] }``. Raises ValueError."""
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", name):
-            raise ValueError(f"{name[:12]!r}.. must be sha256: and 64 hex digits: `printf %s TOKEN | sha256sum`")
+            # not repeated: it may be the token itself
+            raise ValueError(
+                "each name must be sha256: and the 64 hex digits that `printf %s TOKEN | sha256sum` prints"
+            )
         if not isinstance(rules, dict) or set(rules) - {"services", "roles"}:
             raise ValueError(f"{name[:15]}..: expected {{ services = [..], roles = [..] }}")
         services, roles = rules.get("services"), rules.get("roles", [role.value for role in Role])
@@ -72,8 +75,8 @@ class Access:
     def check(self, headers: Headers, peer: str, role: Role, service: str | None) -> None:
         """Raises Unauthorized or Forbidden unless the caller may act in *role* on *service*."""
         if self.is_open:
-            if not ipaddress.ip_address(peer or "0.0.0.0").is_loopback:  # noqa: S104  an unknown peer is a stranger
-                raise Forbidden("AUTH=off serves clients on this host only: set API_TOKENS to serve others")
+            if not _is_this_host(headers, peer):
+                raise Forbidden("AUTH=off serves programs on this host only: set API_TOKENS to serve others")
             return
         token = self._find(_presented(headers))
         if role not in token.roles:
@@ -100,6 +103,21 @@ def _presented(headers: Headers) -> str:
     if not token:
         raise Unauthorized("no token was sent: put it in the header `Authorization: Bearer <token>`")
     return token
+
+
+def _is_this_host(headers: Headers, peer: str) -> bool:
+    """Whether a program on this host asks for itself: not a proxy for others, nor a browser for some web page."""
+    if any(name in headers for name in ("Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via", "Origin")):
+        return False
+    host = re.sub(r":\d+$", "", headers.get("Host", "")).strip("[]").lower()
+    return _is_loopback(peer) and (host == "localhost" or _is_loopback(host))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 def _digest(token: str) -> bytes:

@@ -131,6 +131,8 @@ class Forwarder:
                 "(MAX_RESULT_BYTES), which are not kept",
                 final=True,
             )
+        if not 200 <= response.status_code <= 599:
+            return NoAnswer(502, "TargetBroken", f"{_host(attempt)} answered with the status {response.status_code}")
         headers = tuple((name, value) for name, value in raw.headers.items() if name.lower() not in _HOP_BY_HOP)
         return Answer(response.status_code, headers, b"".join(chunks))
 

@@ -7,19 +7,19 @@ import re
 from urllib.parse import unquote
 
 from flask import Request
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from eas_queue.engine import errors
 from eas_queue.engine.request import Submission
 
 # Never forwarded, and never stored: credentials, what describes the client's own connection (RFC 9110 section 7.6.1),
 # what a proxy in front of us added, and what the queue itself says to the target.
-_DROPPED = frozenset(
+WITHHELD = frozenset(
     """authorization cookie host connection keep-alive proxy-authenticate proxy-authorization proxy-connection te
     trailer transfer-encoding upgrade content-length expect accept-encoding x-api-key prefer via forwarded x-real-ip
     x-request-id x-request-attempt idempotency-key x-fal-request-id x-progress-url x-progress-token""".split()  # noqa: SIM905
 )
-_DROPPED_PREFIXES = ("x-forwarded-", "x-eas-queueservice-")
+WITHHELD_PREFIXES = ("x-forwarded-", "x-eas-queueservice-")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, token
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_PRIORITY = 2**31 - 1
@@ -57,11 +57,16 @@ def raw_subpath(request: Request, prefix: str, routed: str) -> str:
 
 
 def _whole_body(request: Request) -> bytes:
-    """The body, never a part of it: werkzeug cuts a chunked one off at its limit, and takes what came of a broken one."""
+    """All of the body: werkzeug cuts a chunked one off at the limit, and takes what came of one that broke off."""
     limit, announced = request.max_content_length, request.content_length
     if limit is not None and announced is None:
         request.max_content_length = limit + 1
-    body = request.get_data(cache=False)
+    try:
+        body = request.get_data(cache=False)
+    except HTTPException:
+        raise
+    except Exception as exc:  # every server has its own for a body that is badly framed
+        raise errors.InvalidRequest("the body can't be read: its chunks are malformed, or it broke off") from exc
     if limit is not None and len(body) > limit:
         raise RequestEntityTooLarge
     if announced is not None and len(body) < announced:
@@ -93,11 +98,11 @@ def _forwarded_query(query: str) -> str:
 def _forwarded_headers(request: Request) -> tuple[tuple[str, str], ...]:
     kept = []
     # RFC 9110 section 7.6.1: what `Connection` names belongs to the client's own connection
-    dropped = _DROPPED | {name.strip().lower() for name in request.headers.get("Connection", "").split(",")}
+    withheld = WITHHELD | {name.strip().lower() for name in request.headers.get("Connection", "").split(",")}
     for name, value in request.headers.items():
         if not is_header(name, value):
             raise errors.InvalidRequest(f"header {name[:100]!r} contains a character that headers must not contain")
-        if name.lower() in dropped or name.lower().startswith(_DROPPED_PREFIXES):
+        if name.lower() in withheld or name.lower().startswith(WITHHELD_PREFIXES):
             continue
         if name.lower() == "content-type" and not value:
             continue

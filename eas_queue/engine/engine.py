@@ -52,10 +52,15 @@ class Engine:
     def submit(self, service_name: str, submission: Submission) -> Receipt:
         """Store a request; when this returns it is in Redis, and will reach exactly one terminal state.
 
-        Atomic and one round trip, the announcement to the workers included. Raises QueueFull, TooManyServices; nothing
-        is stored then.
+        Atomic and one round trip, the announcement to the workers included. Raises QueueFull, TooManyServices,
+        InvalidRequest; nothing is stored then.
         """
         service = self.services.get(service_name)
+        if submission.path and not service.takes_subpath:
+            raise errors.InvalidRequest(
+                f"service {service.name} has one address without subpaths, so {submission.path[:100]!r} would be lost; "
+                "its target_url needs {path} to take them"
+            )
         number = self._numbers.get(service.name) or self.register(service)
         for _ in range(2):
             request_id = ids.new_id(number)

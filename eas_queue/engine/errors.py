@@ -68,6 +68,7 @@ class QueueFull(EngineError):
 
 class TooManyServices(EngineError):
     code = "too-many-services"
+    retry_after_s = 60
 
     def __init__(self, service: str) -> None:
         super().__init__(f"service {service!r} can't be added: all 65,535 service numbers are taken")

@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import pydantic
 from pydantic import Field
@@ -13,7 +14,6 @@ from pydantic import Field
 from eas_queue.engine import errors
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-RESERVED_NAMES = frozenset({"defaults"})
 StatusCode = Annotated[int, Field(ge=300, le=599)]
 
 
@@ -45,13 +45,15 @@ class ServiceSettings(pydantic.BaseModel):
     @pydantic.field_validator("target_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
-        if value and not value.startswith(("http://", "https://")):
+        if not value:
+            return value
+        if not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
-        if value:
-            try:
-                value.format(service="s", path="p")
-            except (KeyError, IndexError, ValueError) as exc:
-                raise ValueError(f"only {{service}} and {{path}} may stand in braces, got {value!r}") from exc
+        if re.search(r"[{}]", value.replace("{service}", "").replace("{path}", "")):
+            raise ValueError("only {service} and {path} may stand in braces")
+        parts = urlsplit(value)
+        if not parts.hostname or "@" in parts.netloc:
+            raise ValueError("needs a host, and must not contain a user or password: errors show it to clients")
         return value
 
 
@@ -60,6 +62,10 @@ class Service(ServiceSettings):
 
     name: str
     result_ttl_s: int
+
+    @property
+    def takes_subpath(self) -> bool:
+        return "{path}" in self.target_url
 
     def url(self, path: str, query: str) -> str:
         """Where a request with this subpath (no leading slash, still quoted) and raw query goes."""

@@ -15,7 +15,7 @@ class StoreUnavailable(StoreError):
 
 
 class StoreFull(StoreError):
-    """Redis is at its memory limit and refused to store anything; nothing was changed."""
+    """Redis is at its memory limit, or can't write to its disk, and refused to store anything; nothing was changed."""
 
 
 class LayoutMismatch(StoreError):

@@ -81,6 +81,10 @@ class Scripts:
             return self._client.redis.evalsha(self._hashes[name], 0, *args)
         except redis.exceptions.OutOfMemoryError as exc:
             raise errors.StoreFull(f"Redis is out of memory and refused {name}") from exc
+        except redis.ResponseError as exc:
+            if str(exc).startswith("MISCONF"):  # its disk is full or broken, and it refuses writes
+                raise errors.StoreFull(f"Redis can't write to its disk and refused {name}") from exc
+            raise
 
     def _load(self) -> None:
         """An empty script cache means a server that has just started: see to its epoch before anything else runs."""

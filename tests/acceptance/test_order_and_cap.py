@@ -217,3 +217,25 @@ def test_a_worker_that_does_not_know_the_service_says_so_and_goes_on(server: Red
 
         assert status["error_info"]["type"] == "ServiceNotConfigured"
         assert installation.await_end(known)["status"] == "SUCCESS"
+
+
+def test_a_status_that_is_none_is_no_answer(server: RedisServer, target: Target) -> None:
+    toml = "[services.demo]\nmax_attempts = 1\n"
+    with Installation(server.url, target.url, services_toml=toml) as installation:
+        installation.web()
+        installation.worker()
+
+        status = installation.await_end(installation.submit(status=999))
+
+        assert status["error_info"]["type"] == "TargetBroken"
+
+
+def test_a_subpath_that_would_be_lost_is_refused(server: RedisServer, target: Target) -> None:
+    toml = f'[services.demo]\ntarget_url = "{target.url}/predict"\n'
+    with Installation(server.url, target.url, services_toml=toml) as installation:
+        installation.web()
+
+        answer = installation.session.post(f"{installation.url}/api/predict/demo/v1/chat", data=b"{}", timeout=5)
+
+        assert (answer.status_code, answer.json()["type"]) == (400, "urn:eas-queue:error:invalid-request")
+        assert "target_url" in answer.json()["detail"]

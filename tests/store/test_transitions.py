@@ -376,6 +376,7 @@ class TestConfiguration:
 class TestServer:
     def test_indexes_jump_when_the_server_has_crashed(self, drive: Driver, redis_server: RedisServer) -> None:
         drive.submit()
+        redis_server.await_on_disk()
         redis_server.kill()
         redis_server.start()
 

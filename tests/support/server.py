@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -25,7 +26,7 @@ class RedisServer:
     """One server on loopback with its append-only file in a folder of its own; it survives ``kill`` and ``start``."""
 
     def __init__(self, *, maxmemory_bytes: int = 1_073_741_824) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="eas-queue-test-")
+        self._folder = tempfile.TemporaryDirectory(prefix="eas-queue-test-", ignore_cleanup_errors=True)
         self._program = os.environ.get("TEST_REDIS_SERVER") or str(embedded.find_server())
         self.port = free_port()
         self.password = "test-password"
@@ -54,8 +55,19 @@ class RedisServer:
         client.close()
         return self
 
+    def await_on_disk(self) -> None:
+        """Return when all that was answered is in the file. While an fsync runs, the server holds writes back."""
+        with self.client() as client:
+            deadline = time.monotonic() + 10
+            while True:
+                found: Any = client.info("persistence")
+                if not found["aof_buffer_length"] and not found["aof_pending_bio_fsync"]:
+                    return
+                assert time.monotonic() < deadline, found
+                time.sleep(0.01)
+
     def kill(self) -> None:
-        """SIGKILL: what was not yet written is lost."""
+        """SIGKILL: what was not yet written is lost, see ``await_on_disk``."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()

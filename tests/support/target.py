@@ -9,7 +9,7 @@ POST to any path; the query parameters are the script, unknown ones are ignored:
     fail_first=N              the first N attempts of one X-Request-Id get fail_status=S (default
                               503); later ones get the rest of the script. Calls without that
                               header share one count
-    status=N                  that status (200..599); the body says {"ok": false} from 400 on
+    status=N                  that status (200..999); the body says {"ok": false} from 400 on
     content_type=T            that Content-Type
     retry_after=V             a Retry-After header
     body_bytes=N              a body of N times "x"
@@ -237,7 +237,7 @@ def _count(text: str) -> int:
 
 def _status(text: str) -> int:
     value = int(text)
-    if not 200 <= value <= 599:
+    if not 200 <= value <= 999:
         raise ValueError("not a final status")
     return value
 

@@ -109,8 +109,9 @@ def dialect(engine: Engine, access: Access, *, base_url: str, max_wait_s: float)
 def _without_answer(found: Request) -> Response:
     """The result of a request that ended without an answer of its target: 502 or 504 after attempts, else 410."""
     code = found.status_code or 502 if found.state is State.FAILED else 410
+    title = "The request was cancelled" if found.state is State.CANCELLED else f"The request has {found.state}"
     response = problem.render(
-        Failure(code, f"request-{found.state}", f"The request has {found.state}", found.error or "there is no result"),
+        Failure(code, f"request-{found.state}", title, found.error or "there is no result"),
         request_id=found.request_id,
         error_type=found.error_type,
     )
