@@ -35,7 +35,9 @@ def measure(pool: str, concurrency: int, load: str) -> tuple[float, float]:
         installation = stack.enter_context(Installation(server.url, target.url, services_toml=toml))
         installation.web()
         store = Store(Client(server.url))
-        store.register("demo", max_concurrency=1000, weight=1, max_attempts=4, ttl_ms=3_600_000, sink=True, max_sink_length=10**5)
+        store.register(
+            "demo", max_concurrency=1000, weight=1, max_attempts=4, ttl_ms=3_600_000, sink=True, max_sink_length=10**5
+        )
         store.pause("demo", True)
         with ThreadPoolExecutor(8) as threads:
             made = list(threads.map(lambda _: installation.submit(**query), range(count)))  # type: ignore[arg-type]

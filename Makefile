@@ -1,0 +1,69 @@
+# The commands of this project. The first `make run` and the first `make test` install what they need into .venv;
+# later ones use it as it is and need no network.
+
+# The first of these that is Python 3.11 or later makes .venv; PYTHON=/path/to/python3.12 goes before them.
+PYTHON ?= python3.13 python3.12 python3.11 python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# An environment remembers the folder it was made in: in another one, or without its Python, its programs don't start.
+STALE := $(shell test "$$(cat $(VENV)/made 2>/dev/null)" = "$(CURDIR)" && $(BIN)/python -c '' 2>/dev/null || echo stale)
+
+.PHONY: help run test readme check clean stale
+
+help:
+	@echo "make run     start everything; Ctrl-C stops it"
+	@echo "make test    all tests; ARGS=... is passed to pytest"
+	@echo "make readme  every block of the README, in a clean clone"
+	@echo "make check   ruff and mypy"
+	@echo "make clean   remove .venv and caches (the data in .run stays)"
+
+run: $(VENV)/run.stamp
+	@$(BIN)/python -m eas_queue.run
+
+test: $(VENV)/run.stamp
+	@$(BIN)/python -m pytest $(ARGS)
+
+readme: $(VENV)/run.stamp
+	@$(BIN)/python scripts/run_readme.py
+
+check: $(VENV)/dev.stamp
+	@$(BIN)/python -m ruff check
+	@$(BIN)/python -m mypy
+
+clean:
+	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/made: $(STALE)
+	@for python in $(PYTHON); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+			found=$$python; break; \
+		fi; \
+	done; \
+	if test -z "$$found"; then \
+		echo "Python 3.11 or later is needed; tried: $(PYTHON)." >&2; \
+		echo "Install one, or name it: PYTHON=/path/to/python3.11 make $(MAKECMDGOALS)" >&2; \
+		exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+		echo "$$found has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; \
+		exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$found" --version)"; \
+	rm -rf $(VENV) && "$$found" -m venv $(VENV) && printf '%s\n' "$(CURDIR)" >$@
+
+$(VENV)/run.stamp: requirements.txt constraints.txt $(VENV)/made
+	$(call install,requirements.txt)
+	@touch $@
+
+# requirements-dev.txt includes requirements.txt.
+$(VENV)/dev.stamp: requirements-dev.txt requirements.txt constraints.txt $(VENV)/made
+	$(call install,requirements-dev.txt)
+	@touch $(VENV)/run.stamp $@
+
+define install
+	@echo "Installing $(1) into $(VENV) (once, some 20 s)"
+	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -r $(1) >$(VENV)/install.log 2>&1 || \
+		{ tail -n 20 $(VENV)/install.log >&2; echo "Not installed; all of it: $(VENV)/install.log" >&2; exit 1; }
+endef
