@@ -17,7 +17,7 @@ if _settings.secret_key:
     cookie_secret = _settings.secret_key.get_secret_value()
 max_tasks = 10_000
 purge_offline_workers = 3_600  # seconds; workers in containers get a new name at each start
-tasks_columns = "name,uuid,state,args,result,received,started,runtime,worker"  # args: the service
+tasks_columns = "name,uuid,state,args,runtime,result,received,started,worker"  # args: the service
 
 # Flower asks for the password everywhere but in /metrics, which names workers and tasks; /healthcheck only says OK.
 _monitor.Metrics.get = _web.authenticated(_monitor.Metrics.get)
