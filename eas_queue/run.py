@@ -15,21 +15,17 @@ import os
 import resource
 import secrets
 import signal
-import socket
 import stat
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
-from urllib.parse import SplitResult, urlsplit
 
 import config
 from eas_queue import embedded
 
 ROOT = Path(__file__).parents[1]
 MAX_OPEN_FILES = 2**20  # some systems allow a billion, and programs exist that walk through all of them
-LEFTOVER_ENDS_S = 10
 POLL_S = 0.2  # how soon a signal or the end of a program is noticed
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -68,7 +64,7 @@ def prepare(settings: config.Settings) -> TextIO:
         except config.ConfigError:
             with_flower = False  # the banner says so: the queue works without it
         _check_ports(settings, with_flower=with_flower, with_target=with_target)
-        server = _embedded_server(settings) if settings.redis_url is None else None
+        server = _own_server(settings) if settings.redis_url is None else None
     except OSError as exc:
         raise config.ConfigError(f"RUN_DIR: {run_dir} can't be used: {exc}") from exc
 
@@ -114,15 +110,6 @@ def _lock(settings: config.Settings) -> TextIO:
     return lock
 
 
-def _write_private(path: Path, text: str) -> None:
-    """Whole or not at all, readable by the owner only."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-        opened.write(text)
-    new.replace(path)
-
-
 def _make_token(settings: config.Settings) -> None:
     """Where the settings name no token: one of our own, kept for later starts. Raises ConfigError."""
     token = settings.run_dir / "token"
@@ -131,12 +118,24 @@ def _make_token(settings: config.Settings) -> None:
     except config.ConfigError:
         if settings.run_token is not None:
             raise
-        _write_private(token, f"tml-{secrets.token_hex(16)}\n")
+        embedded.write_private(token, f"tml-{secrets.token_hex(16)}\n")
         try:
             settings.access()
         except config.ConfigError:  # it was not for want of a token
             token.unlink()
             raise
+
+
+def _own_server(settings: config.Settings) -> Path:
+    """Prepare the server that comes with the project; returns its program. Raises ConfigError."""
+    try:
+        kept = settings.redis
+    except config.ConfigError:
+        kept = None
+    try:
+        return embedded.prepare(settings.run_dir, kept, say)
+    except embedded.NoServer as exc:
+        raise config.ConfigError(f"REDIS_URL is not set, and {exc}") from exc
 
 
 def _raise_open_files() -> None:
@@ -162,7 +161,7 @@ def _check_ports(settings: config.Settings, *, with_flower: bool, with_target: b
         hosts = ["127.0.0.1"] if name != "PORT" or settings.auth == "off" else ["0.0.0.0", "127.0.0.1"]  # noqa: S104
         for host in hosts:
             try:
-                _bind(host, port)
+                embedded.bind(host, port)
             except PermissionError as exc:
                 raise config.ConfigError(
                     f"{name}: this user may not listen on port {port}; set {name} to 1024 or higher"
@@ -178,16 +177,6 @@ def _another(port: int) -> int:
     return port + 1000 if port < 64_000 else port - 1000
 
 
-def _bind(host: str, port: int) -> int:
-    """Listen for a moment as a server would; the port, 0 standing for any free one. Raises OSError."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
-        probe.listen()
-        found: int = probe.getsockname()[1]
-        return found
-
-
 def _terminal(run_dir: Path) -> str:
     """Where the banner goes: this process's output, by a name that the supervisor can open."""
     output = sys.stdout.fileno()
@@ -198,63 +187,6 @@ def _terminal(run_dir: Path) -> str:
     except OSError:  # a socket, as under systemd
         return str(run_dir / "log" / "ready.log")
     return "/dev/fd/1"
-
-
-# -------------------------------------------------------------------------------------------------- embedded server
-def _embedded_server(settings: config.Settings) -> Path:
-    """Configure the server and write its URL; returns its program. Port and password stay the same across starts."""
-    try:
-        server = embedded.find_server()
-    except embedded.NoServer as exc:
-        raise config.ConfigError(f"REDIS_URL is not set, and {exc}") from exc
-    try:
-        kept = urlsplit(settings.redis)
-        port, password = kept.port or 0, kept.password
-    except (config.ConfigError, ValueError):
-        port, password = 0, None
-    if port and not _is_free(port):
-        port = port if _end_leftover(kept) else 0
-    port = port or _bind("127.0.0.1", 0)
-    password = password or secrets.token_hex(24)
-    text = embedded.configuration(
-        settings.run_dir / "redis", port=port, password=password, maxmemory_bytes=embedded.half_of_memory_bytes()
-    )
-    _write_private(settings.run_dir / "redis.conf", text)
-    _write_private(settings.run_dir / "redis.url", f"redis://:{password}@127.0.0.1:{port}/0\n")
-    return server
-
-
-def _is_free(port: int) -> bool:
-    try:
-        _bind("127.0.0.1", port)
-    except OSError:
-        return False
-    return True
-
-
-def _end_leftover(url: SplitResult) -> bool:
-    """Whether what listened at *url* was our own server, which outlived a killed supervisor, and is gone now.
-
-    Two servers on one append-only file would ruin it.
-    """
-    import redis
-
-    client = redis.Redis.from_url(url.geturl(), socket_timeout=2, socket_connect_timeout=1)
-    try:
-        client.ping()
-    except redis.RedisError:
-        return False
-    say("Ending the Redis server of an earlier run that was killed")
-    with contextlib.suppress(redis.RedisError):
-        client.shutdown()
-    until_s = time.monotonic() + LEFTOVER_ENDS_S
-    while not _is_free(url.port or 0):
-        if time.monotonic() > until_s:
-            raise config.ConfigError(
-                f"a Redis server of an earlier run still uses {url.hostname}:{url.port} and its data; end it first"
-            )
-        time.sleep(0.05)
-    return True
 
 
 # ------------------------------------------------------------------------------------------------------ supervision
