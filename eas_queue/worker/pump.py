@@ -115,7 +115,7 @@ class Pump:
     def drain(self) -> None:
         """Take no new work."""
         self.draining = True
-        self.seats.wake()
+        self.seats.stop()
 
     def hand_back(self) -> None:
         """Close what still runs; each request goes back to the queue without counting the attempt."""

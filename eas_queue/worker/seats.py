@@ -12,7 +12,8 @@ class Seats:
         self.capacity = capacity
         self._free = list(range(capacity))
         self._changed = threading.Condition()
-        self._somebody_waits = False
+        self.somebody_waits = False
+        self._stopping = False
 
     def take(self, most: int) -> list[int]:
         """Up to *most* free seats, none if there are none; does not wait."""
@@ -22,21 +23,21 @@ class Seats:
             return taken
 
     def take_or_wait(self) -> list[int]:
-        """One seat, waited for if need be; empty when another caller waits already, or when woken without a seat.
+        """One seat, waited for if need be; empty when another caller waits already, or when the process stops.
 
         One waiter is enough: it takes over when a seat is given back. Starting work without a seat, or announcing it
         anew, would make a busy process spin.
         """
         with self._changed:
             if not self._free:
-                if self._somebody_waits:
+                if self.somebody_waits:
                     return []
-                self._somebody_waits = True
+                self.somebody_waits = True
                 try:
-                    self._changed.wait()
+                    self._changed.wait_for(lambda: self._free or self._stopping)
                 finally:
-                    self._somebody_waits = False
-        return self.take(1)
+                    self.somebody_waits = False
+            return self.take(1)
 
     def give(self, seats: list[int]) -> None:
         if seats:
@@ -44,11 +45,8 @@ class Seats:
                 self._free.extend(seats)
                 self._changed.notify()
 
-    def wake(self) -> None:
+    def stop(self) -> None:
         """Send a waiter home, because the process stops."""
         with self._changed:
+            self._stopping = True
             self._changed.notify_all()
-
-    @property
-    def busy(self) -> int:
-        return self.capacity - len(self._free)
