@@ -50,8 +50,10 @@ def raw(server: RedisServer) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def store(server: RedisServer) -> Store:
-    return Store(Client(server.url))
+def store(server: RedisServer) -> Iterator[Store]:
+    made = Store(Client(server.url))
+    yield made
+    made.client.close()
 
 
 @pytest.fixture

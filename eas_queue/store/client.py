@@ -36,6 +36,11 @@ class Client:
             self._pid = os.getpid()
         return self._redis
 
+    def close(self) -> None:
+        """Close this process's connections; the next use opens new ones."""
+        if self._redis is not None and self._pid == os.getpid():
+            self._redis.connection_pool.disconnect()
+
     def subscriber(self) -> PubSub:
         """A new subscription on a connection of its own; the caller closes it."""
         pool = self._pool(redis.ConnectionPool, 1, socket_timeout=None, health_check_interval=5)

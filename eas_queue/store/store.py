@@ -71,12 +71,15 @@ class Requeued(NamedTuple):
 
 
 class Swept(NamedTuple):
-    services: int
-    lapsed: int
-    retried: int
-    expired: int
-    forgotten_kicks: int
+    """What a sweep did; all 0 when it was not this caller's turn."""
+
     unreported: list[tuple[str, str, str]]  # (service, request id, state): ends that no worker saw
+    was_our_turn: bool = False
+    services: int = 0
+    lapsed: int = 0
+    retried: int = 0
+    expired: int = 0
+    forgotten_kicks: int = 0
 
 
 def fresh_id() -> str:
@@ -189,15 +192,11 @@ class Store:
         reply = self.scripts.call("pause", service, int(paused), fresh_id())
         return None if reply < 0 else bool(reply)
 
-    def sweep(self, *, every_ms: int, report_most: int = 0) -> Swept | None:
-        """None when another sweep ran less than *every_ms* ago. *report_most*: how many ends the caller will report."""
-        reply = self.scripts.call("sweep", every_ms, fresh_id(), SWEEP_ITEMS_MAX, report_most)
-        if reply[0] < 0:
-            return None
-        *counts, rows = reply
-        services, lapsed, retried, expired, forgotten = map(int, counts)
+    def sweep(self, *, every_ms: int, report_most: int = 0) -> Swept:
+        """At most one process sweeps in *every_ms*. *report_most*: how many unseen ends the caller will report."""
+        rows, *counts = self.scripts.call("sweep", every_ms, fresh_id(), SWEEP_ITEMS_MAX, report_most)
         ends = [_text(row).split(" ") for row in rows]
-        return Swept(services, lapsed, retried, expired, forgotten, [(end[0], end[1], end[2]) for end in ends])
+        return Swept([(end[0], end[1], end[2]) for end in ends], bool(counts), *map(int, counts))
 
     # ----------------------------------------------------------------------------------------------------- reads
     def look(self, service: str, request_id: str) -> tuple[int, int, dict[str, str]] | None:

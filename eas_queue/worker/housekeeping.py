@@ -128,9 +128,8 @@ class Housekeeping:
         if self._away:
             log.warning("redis_back")
         self._away = False
-        if swept is not None:
-            self._pump.reporter.ended_unseen(swept.unreported)
-        if swept is not None and (swept.lapsed or swept.expired):
+        self._pump.reporter.ended_unseen(swept.unreported)
+        if swept.lapsed or swept.expired:
             log.info("swept lapsed=%d expired=%d", swept.lapsed, swept.expired)
 
     def _stop(self, now: float) -> None:

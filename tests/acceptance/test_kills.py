@@ -152,6 +152,7 @@ def test_two_thousand_slow_calls_run_at_once_in_one_worker_process(server: Redis
 
         resumed_at = time.monotonic()
         store.pause("demo", False)
+        store.client.close()
         await_condition(lambda: target.stats()["answered"] == count + 1, timeout_s=30)
         for request_id in made[-50:]:
             installation.await_end(request_id)

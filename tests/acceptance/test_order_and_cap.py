@@ -187,6 +187,7 @@ def test_a_paused_service_starts_nothing_until_resumed(installation: Installatio
     assert installation.await_end(other, "other")["status"] == "SUCCESS"
     assert installation.status(waiting)["status"] == "PENDING"
     store.pause("demo", False)
+    store.client.close()
     assert installation.await_end(waiting)["status"] == "SUCCESS"
 
 

@@ -16,4 +16,4 @@ def drive(server: RedisServer) -> Iterator[Driver]:
     yield driver
     driver.check()
     driver.check_keys()
-    driver.store.client.redis.close()
+    driver.store.client.close()

@@ -326,6 +326,31 @@ class TestDeadlines:
         assert drive.finish(work)[0]
 
 
+class TestUnseenEnds:
+    def test_ends_that_no_worker_saw_are_handed_to_whoever_reports_though_others_sweep(self, drive: Driver) -> None:
+        cancelled = drive.submit()
+        drive.store.cancel("s", cancelled)
+        expired = drive.submit(deadline_in_ms=10)
+        drive.pass_time(10)
+        drive.sweep()
+
+        others_turn = drive.store.sweep(every_ms=60_000, report_most=10)
+
+        assert not others_turn.was_our_turn
+        assert others_turn.unreported == [("s", cancelled, "cancelled"), ("s", expired, "expired")]
+        assert drive.store.sweep(every_ms=60_000, report_most=10).unreported == []
+
+    def test_an_end_that_a_worker_saw_is_not_left_to_others(self, drive: Driver) -> None:
+        drive.submit()
+        drive.finish(drive.start()[0])
+        drive.submit()
+        (work,) = drive.start()
+        drive.store.cancel("s", work.request_id)
+        drive.finish(work, None)
+
+        assert drive.raw.llen(keys.UNREPORTED) == 0
+
+
 class TestConfiguration:
     def test_a_larger_cap_starts_more_at_once(self, drive: Driver) -> None:
         drive.register(max_concurrency=1)
@@ -421,7 +446,7 @@ class TestServer:
         assert taken
         assert ids_of(works) == [other]
         assert cancelled == "running"
-        assert swept is not None
+        assert swept.was_our_turn
         assert drive.state(request_id) == "succeeded"
         assert len(drive.members("s", "wait")) == 0
 

@@ -4,8 +4,11 @@
 -- Costs as much as there is due, in bounded steps: what remains is due again at once.
 -- ARGV[1] how long no other sweep runs, ms  [2] kick id  [3] items per service and kind at most
 -- ARGV[4] how many ends that no worker saw the caller will report, at most
--- RETURNS {services, lapsed, due retries, expired, forgotten kicks, list of "service id state" to report} | CODES {-1} another sweep ran just now
-if not redis.call('SET', SWEEP_LOCK, '1', 'NX', 'PX', ARGV[1]) then return { -1 } end
+-- RETURNS {list of "service id state" to report, services, lapsed, due retries, expired, forgotten kicks}
+-- | CODES {list} another sweep ran just now: nothing but the reports
+-- Whoever can report takes the reports, sweep or not: processes that can't may be the ones that always win the sweep.
+local report = tonumber(ARGV[4]) > 0 and redis.call('RPOP', UNREPORTED, ARGV[4]) or {}
+if not redis.call('SET', SWEEP_LOCK, '1', 'NX', 'PX', ARGV[1]) then return { report } end
 local most = tonumber(ARGV[3])
 local lapsed, retried, expired, forgotten = 0, 0, 0, 0
 
@@ -68,5 +71,4 @@ if redis.call('LLEN', QUEUE_NORMAL) + redis.call('LLEN', QUEUE_HIGH) == 0 then
   forgotten = redis.call('ZREMRANGEBYSCORE', KICKS, '-inf', now - 1000)
 end
 kick(ARGV[2])
-local report = tonumber(ARGV[4]) > 0 and redis.call('RPOP', UNREPORTED, ARGV[4])
-return { #names, lapsed, retried, expired, forgotten, report or {} }
+return { report, #names, lapsed, retried, expired, forgotten }
