@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from flask import Flask
 
 import config
@@ -21,6 +23,7 @@ __all__ = ["celery_app", "create_app"]
 def create_app(settings: config.Settings | None = None) -> Flask:
     """The web app for these settings (default: the environment's). Raises ConfigError."""
     settings = settings or config.settings()
+    logging.basicConfig(level=settings.log_level, format="[%(asctime)s] [%(levelname)s] %(name)s %(message)s")
     engine = Engine(Store(Client(settings.redis)), settings.services())
     access = settings.access()
     base_url = settings.public_base_url or ""

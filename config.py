@@ -145,7 +145,7 @@ class Settings(BaseSettings):
         if self.run_token:
             return f"admin:{self.run_token}"
         raise ConfigError(
-            "Flower shows and stops requests, so it needs a password: set FLOWER_BASIC_AUTH=user:password, "
+            "Flower shows and cancels requests, so it needs a password: set FLOWER_BASIC_AUTH=user:password, "
             f"or run `make run` once, which makes {self.run_dir}/token (user admin, the token as password)"
         )
 
@@ -271,8 +271,15 @@ def or_exit(read: Callable[[], T]) -> T:
 def main() -> None:
     found = or_exit(settings)
     for name, value in found.model_dump().items():
-        print(f"{name.upper()}={value if value is not None else ''}")
-    or_exit(found.services)
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        print(f"{name.upper()}={shown if shown is not None else ''}")
+    services, access, redis = or_exit(found.services), or_exit(found.access), urlsplit(or_exit(lambda: found.redis))
+    print(f"# Redis: {redis.hostname}:{redis.port or 6379}; tokens: {'off' if access.is_open else len(access.tokens)}")
+    for service in services:
+        print(f"# service {service.name}: {service.target_url}, {service.max_concurrency} at once")
+    if services.allow_unlisted:
+        service = services.get("any")
+        print(f"# any other service: {service.target_url}, {service.max_concurrency} at once")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ What Celery does badly on Redis is not used: no results of its own, no late acks
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery import Celery, Task, signals
@@ -15,6 +16,7 @@ from eas_queue.engine.engine import Engine
 from eas_queue.store import keys, kick
 from eas_queue.store.client import Client
 from eas_queue.store.store import Store
+from eas_queue.worker.control import replace_revoke
 from eas_queue.worker.runtime import Limits, Runtime
 
 
@@ -76,14 +78,22 @@ def forward(self: Task[..., Any]) -> None:
 def _make_runtime(sender: Any, **_: Any) -> None:
     """In the main process, before the pool exists."""
     global _runtime
+    engine = config.or_exit(lambda: Engine(Store(Client(settings.redis, command_timeout_s=5)), settings.services()))
+    replace_revoke(engine)
     _runtime = Runtime(
         celery_app,
-        config.or_exit(lambda: Engine(Store(Client(settings.redis, command_timeout_s=5)), settings.services())),
+        engine,
         Limits(settings.lease_s, settings.sweep_s, settings.stop_grace_s, settings.max_result_bytes),
         pool=sender.pool_cls.__module__.rpartition(".")[2],
         concurrency=sender.concurrency,
         hostname=sender.hostname,
     )
+
+
+@signals.after_setup_logger.connect
+def _quiet_kicks(**_: Any) -> None:
+    # It says "succeeded" under the id of a request that failed; the worker's own lines say what became of requests.
+    logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
 
 
 @signals.worker_process_init.connect

@@ -76,7 +76,9 @@ class Access:
         """Raises Unauthorized or Forbidden unless the caller may act in *role* on *service*."""
         if self.is_open:
             if not _is_this_host(headers, peer):
-                raise Forbidden("AUTH=off serves programs on this host only: set API_TOKENS to serve others")
+                raise Forbidden(
+                    "AUTH=off serves programs on this host only: to serve others, set API_TOKENS and AUTH=on"
+                )
             return
         token = self._find(_presented(headers))
         if role not in token.roles:

@@ -249,7 +249,7 @@ def banner(settings: config.Settings, started: Mapping[str, str], style: Style) 
     yield ""
     yield f"{style.good('eas_queue is ready.')} Ctrl-C stops all of it."
     yield ""
-    reach = "this host only, no token asked for" if settings.auth == "off" else "POST /api/predict/<service>"
+    reach = "this host only, no token asked for" if settings.auth == "off" else "on every interface, plain HTTP"
     yield row("Service", settings.public_base_url or here, reach)
     if settings.auth == "on":
         if own_token:
@@ -284,7 +284,13 @@ def banner(settings: config.Settings, started: Mapping[str, str], style: Style) 
     names = ["web", "worker", *(part for part in ("flower", "target", "redis") if _is_started(started, part))]
     yield row("Logs", f"{run_dir}/log/*.log", " ".join(names))
 
-    service = next((service.name for service in settings.services()), "sentiment" if with_target else "demo")
+    services = settings.services()
+    service = next((service.name for service in services), "sentiment" if with_target else "demo")
+    if not services.allow_unlisted and not list(services):
+        yield ""
+        yield style.bad("No service is served:") + " the services file lists none. Add [services.NAME] to it, or"
+        yield "allow_unlisted = true under [defaults], and start again."
+        return
     url = f"{here}/api/predict/{service}"
     auth = ""
     if settings.auth == "on":

@@ -35,7 +35,7 @@ def main() -> None:
     try:
         settings = config.or_exit(config.settings)
         lock = config.or_exit(lambda: prepare(settings))
-        supervise()
+        supervise(settings.stop_grace_s)
         lock.close()
     except KeyboardInterrupt:  # before anything was started
         sys.exit(130)
@@ -190,7 +190,7 @@ def _terminal(run_dir: Path) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------ supervision
-def supervise() -> None:
+def supervise(grace_s: float) -> None:
     """Run supervisord.conf in this process until it is told to stop; nothing is left running afterwards."""
     from supervisor import events, options, supervisord  # type: ignore[import-untyped]
     from supervisor.medusa import asyncore_25  # type: ignore[import-untyped]
@@ -210,7 +210,7 @@ def supervise() -> None:
 
     class Supervisor(supervisord.Supervisor):  # type: ignore[misc]
         def runforever(self) -> None:
-            events.subscribe(events.SupervisorStoppingEvent, lambda _: say("\nStopping; running requests end first"))
+            events.subscribe(events.SupervisorStoppingEvent, lambda _: say(stopping))
             poller = self.options.poller
             poll = poller.poll
             poller.poll = lambda timeout: poll(min(timeout, POLL_S))  # a signal does not end it, see PEP 475
@@ -218,6 +218,7 @@ def supervise() -> None:
                 group.transition()  # the loop would wait for a second before it starts anything
             super().runforever()
 
+    stopping = f"\nStopping: running requests have {grace_s:g} s, then they go back to the queue"
     chosen = Options()
     chosen.realize(["-c", str(ROOT / "supervisord.conf")])
     chosen.first, chosen.test = True, False

@@ -396,7 +396,9 @@ def test_python_config_py_prints_what_is_in_force_with_secrets_masked(folder: Pa
 
     ended = run(PYTHON, folder, PORT="6001", **secrets)
 
-    lines = dict(line.split("=", 1) for line in ended.stdout.splitlines())
+    lines = dict(line.split("=", 1) for line in ended.stdout.splitlines() if not line.startswith("#"))
+    assert "# Redis: h:6379; tokens: 1" in ended.stdout
+    assert "# any other service: http://127.0.0.1:5001/api/predict/{service}/{path}, 64 at once" in ended.stdout
     assert (ended.returncode, ended.stderr) == (0, "")
     assert set(lines) == {name.upper() for name in config.Settings.model_fields}
     assert (lines["PORT"], lines["SERVICES_FILE"]) == ("6001", "")

@@ -31,7 +31,8 @@ class ServiceNotFound(EngineError):
 
     def __init__(self, service: str) -> None:
         super().__init__(
-            f"service {service!r} is not listed in the services file, and unlisted services are not allowed here"
+            f"service {service!r} is not served here: the services file does not list it "
+            f"(operator: add [services.{service}], or allow_unlisted = true under [defaults])"
         )
         self.service = service
 

@@ -70,7 +70,7 @@ class Service(ServiceSettings):
     def url(self, path: str, query: str) -> str:
         """Where a request with this subpath (no leading slash, still quoted) and raw query goes."""
         url = self.target_url.format(service=self.name, path=path)
-        if not path:
+        if not path and self.takes_subpath:
             url = url.rstrip("/")
         if query:
             url += ("&" if "?" in url else "?") + query

@@ -39,8 +39,8 @@ class Reporter:
 
     def started(self, attempt: Attempt) -> None:
         work = attempt.work
-        started = {"uuid": work.request_id, "timestamp": time.time()}
-        self._put(_received(work.service, work.request_id, work.attempt), ("task-started", started))
+        received = _received(work.service, work.request_id, work.attempt)
+        self._put(received, ("task-started", {"uuid": work.request_id, "timestamp": time.time()}))
         log.info("request_started request_id=%s service=%s attempt=%d", work.request_id, work.service, work.attempt)
 
     def ended(self, attempt: Attempt, end: Ended | Requeued | None) -> None:
@@ -48,26 +48,28 @@ class Reporter:
         work = attempt.work
         runtime_s = time.monotonic() - attempt.started_s
         event: dict[str, Any] = {"uuid": work.request_id, "timestamp": time.time(), "runtime": runtime_s}
+        reason = ""
         if end is None:
             what = (attempt.closed or Closed.LOST).value
             if attempt.closed is Closed.CANCELLED:
                 self._put(("task-revoked", event | {"terminated": True, "signum": None, "expired": False}))
         elif isinstance(end, Requeued):
-            what = "requeued"
+            what, reason = "requeued", end.error
             self._put(("task-retried", event | {"exception": end.error, "traceback": ""}))
         elif end.state == "succeeded":
             what = f"succeeded status={end.status_code}"
             self._put(("task-succeeded", event | {"result": f"'{end.status_code}, {len(end.body)} bytes'"}))
         else:
-            what = f"failed status={end.status_code}"
+            what, reason = f"failed status={end.status_code}", end.error
             self._put(("task-failed", event | {"exception": f"{end.error_type}({end.error!r})", "traceback": ""}))
         log.info(
-            "request_%s request_id=%s service=%s attempt=%d elapsed_ms=%d",
+            "request_%s request_id=%s service=%s attempt=%d elapsed_ms=%d%s",
             what,
             work.request_id,
             work.service,
             work.attempt,
             runtime_s * 1000,
+            f" reason={reason!r}" if reason else "",
         )
 
     def ended_unseen(self, ends: Iterable[tuple[str, str, str]]) -> None:

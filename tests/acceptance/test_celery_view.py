@@ -124,3 +124,42 @@ def test_get_returns_when_the_request_ends(installation: Installation, target: T
 
     assert answers == [{"status": "success", "target_status_code": 200, "content_type": "application/json"}]
     app.close()
+
+
+@pytest.mark.parametrize(("pool", "concurrency"), [("gevent", 50), ("prefork", 4)])
+def test_revoke_and_terminate_from_flower_cancel_that_request_only(
+    installation: Installation, target: Target, pool: str, concurrency: int
+) -> None:
+    flower = start_flower(installation)
+    installation.web()
+    installation.worker(pool, concurrency)
+    terminated, others = installation.submit(hang=1), [installation.submit(delay_s=1.5) for _ in range(3)]
+    target.wait_for(lambda calls: len(calls) == 4)
+
+    answer = requests.post(
+        f"{flower}/api/task/revoke/{terminated}", params={"terminate": "true"}, auth=FLOWER_LOGIN, timeout=10
+    )
+
+    assert answer.status_code == 200, answer.text
+    assert installation.await_end(terminated)["status"] == "REVOKED"
+    (call,) = target.wait_for(lambda calls: calls[0]["ended_at"] is not None, request_id=terminated)
+    assert call["outcome"] == "closed_before_headers"
+    for request_id in others:
+        status = installation.await_end(request_id)
+        assert (status["status"], status["attempts"]) == ("SUCCESS", 1)
+
+
+def test_a_waiting_request_can_be_revoked_from_flower(server: RedisServer, target: Target) -> None:
+    with Installation(server.url, target.url, services_toml=TWO_SLOTS) as installation:
+        flower = start_flower(installation)
+        installation.web()
+        installation.worker()
+        for _ in range(2):
+            installation.submit(hang=1)
+        target.wait_for(lambda calls: len(calls) == 2)
+        waiting = installation.submit()
+
+        requests.post(f"{flower}/api/task/revoke/{waiting}", auth=FLOWER_LOGIN, timeout=10)
+
+        assert installation.await_end(waiting)["status"] == "REVOKED"
+        assert len(target.calls()) == 2

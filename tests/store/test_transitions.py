@@ -340,6 +340,15 @@ class TestUnseenEnds:
         assert others_turn.unreported == [("s", cancelled, "cancelled"), ("s", expired, "expired")]
         assert drive.store.sweep(every_ms=60_000, report_most=10).unreported == []
 
+    def test_a_cancel_whose_holder_has_died_is_left_to_others(self, drive: Driver) -> None:
+        request_id = drive.submit()
+        drive.start()
+        drive.store.cancel("s", request_id)
+        drive.pass_time(10_001)
+        drive.sweep()
+
+        assert drive.store.sweep(every_ms=60_000, report_most=10).unreported == [("s", request_id, "cancelled")]
+
     def test_an_end_that_a_worker_saw_is_not_left_to_others(self, drive: Driver) -> None:
         drive.submit()
         drive.finish(drive.start()[0])

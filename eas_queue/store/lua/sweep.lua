@@ -46,7 +46,10 @@ for _, name in ipairs(names) do
       requeue(s, id, 0)
     end
   end
-  redis.call('ZREMRANGEBYSCORE', s.ghost, '-inf', now)
+  for _, member in ipairs(up_to_now(s.ghost)) do -- its holder died, and will not tell Flower that it was cancelled
+    redis.call('ZREM', s.ghost, member)
+    leave_report(s, string.match(member, '^[^/]+'), 'cancelled')
+  end
   for _, id in ipairs(up_to_now(s.dl)) do
     expire(s, id)
     expired = expired + 1
