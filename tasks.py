@@ -9,6 +9,7 @@ import logging
 from typing import Any
 
 from celery import Celery, Task, signals
+from kombu.entity import Queue
 from kombu.utils.scheduling import priority_cycle
 
 import config
@@ -37,6 +38,9 @@ def make_celery(settings: config.Settings) -> Celery:
     app = Celery("eas_queue", broker=url, backend=url)
     timeouts = {"socket_timeout": 5, "socket_connect_timeout": 2, "socket_keepalive": True, "health_check_interval": 10}
     app.conf.update(
+        # Not acknowledged, because losing a kick does no harm: that saves two round trips a message, and works while
+        # Redis is at its memory limit, where kombu could not note what it has taken.
+        task_queues=[Queue(name, no_ack=True) for name in (keys.QUEUE_NORMAL, keys.QUEUE_HIGH)],  # type: ignore[no-untyped-call]
         task_default_queue=keys.QUEUE_NORMAL,
         task_serializer="json",
         result_serializer="json",

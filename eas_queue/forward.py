@@ -36,14 +36,19 @@ class _Capturing:
     """Tells the attempt which socket it uses, so that it can be shut down from another thread."""
 
     sock: Any
+    timeout: Any
 
     def connect(self) -> None:
-        _current.attempt.opened(None)  # closed before there was anything to shut down
+        attempt: Attempt = _current.attempt
+        attempt.opened(None)  # closed before there was anything to shut down
         super().connect()  # type: ignore[misc]
-        _current.attempt.opened(self.sock)
+        attempt.opened(self.sock)
+        # urllib3 sends the body under the connect timeout, and a busy target may be slow to read a large one
+        self.sock.settimeout(attempt.service.timeout_s)
 
     def request(self, *args: Any, **options: Any) -> None:
         if self.sock is not None:
+            self.timeout = _current.attempt.service.timeout_s
             _current.attempt.opened(self.sock)
         super().request(*args, **options)  # type: ignore[misc]
 
@@ -123,6 +128,8 @@ class Forwarder:
         finally:
             if not raw.closed and (size > self._max_result_bytes or attempt.closed is not None):
                 raw.close()
+        if not attempt.released():  # an answer that ends with its connection looks whole when that is shut down
+            raise ConnectionClosed("while the answer came")
         if size > self._max_result_bytes:
             return NoAnswer(
                 502,

@@ -13,6 +13,7 @@ from eas_queue.store.store import Ended, Leased, Requeued
 
 BUSY_MAX_MS = 86_400_000  # a target may say 429 to one request for a day, or until the request's deadline
 BUSY_DELAY_S = 1.0  # after a 429 without Retry-After
+BUSY_DELAY_MIN_S = 0.5  # after one with `Retry-After: 0`: as it does not count, it could go round for a day
 RETRY_AFTER_MAX_S = 3_600.0
 
 
@@ -50,7 +51,8 @@ def after_attempt(service: Service, work: Leased, got: Answer | NoAnswer) -> End
         error_type, error = "TargetFailed", f"the target answered {got.status_code}"
         if got.status_code == 429 and work.started_ms - work.submitted_ms < BUSY_MAX_MS:
             delay_s = retry_after_s(got.header("retry-after"))
-            return Requeued(False, round((BUSY_DELAY_S if delay_s is None else delay_s) * 1000), error_type, error)
+            delay_s = BUSY_DELAY_S if delay_s is None else max(delay_s, BUSY_DELAY_MIN_S)
+            return Requeued(False, round(delay_s * 1000), error_type, error)
         retryable = got.status_code in service.retry_on
     else:
         error_type, error, retryable = got.error_type, got.detail, not got.final

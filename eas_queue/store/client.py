@@ -43,7 +43,8 @@ class Client:
 
     def subscriber(self) -> PubSub:
         """A new subscription on a connection of its own; the caller closes it."""
-        pool = self._pool(redis.ConnectionPool, 1, socket_timeout=None, health_check_interval=5)
+        # With a time-out: a server that accepts and then says nothing must not hold up its reader for ever.
+        pool = self._pool(redis.ConnectionPool, 1, health_check_interval=5)
         return PubSub(pool)
 
     def _pool(self, kind: Any, size: int, **options: Any) -> Any:

@@ -27,6 +27,8 @@ _AWAY = (
     redis.exceptions.ReadOnlyError,
     redis.exceptions.MasterDownError,
 )
+# Answers by which a server says that it takes no writes at present.
+_REFUSED = ("NOREPLICAS", "LOADING", "READONLY", "MASTERDOWN", "BUSY ", "TRYAGAIN")
 
 
 def source(name: str) -> str:
@@ -82,8 +84,11 @@ class Scripts:
         except redis.exceptions.OutOfMemoryError as exc:
             raise errors.StoreFull(f"Redis is out of memory and refused {name}") from exc
         except redis.ResponseError as exc:
-            if str(exc).startswith("MISCONF"):  # its disk is full or broken, and it refuses writes
+            text = str(exc)
+            if text.startswith("MISCONF"):  # its disk is full or broken, and it refuses writes
                 raise errors.StoreFull(f"Redis can't write to its disk and refused {name}") from exc
+            if text.startswith(_REFUSED) or "-NOREPLICAS" in text or "-MISCONF" in text:
+                raise errors.StoreUnavailable(f"Redis refuses {name} now: {text[:200]}") from exc
             raise
 
     def _load(self) -> None:

@@ -39,6 +39,7 @@ class Attempt:
         self.deadline_s = self.started_s + service.timeout_s
         self.lease_until_s = lease_until_s
         self.closed: Closed | None = None
+        self.was_sent = False  # as far as anybody can know: there was a connection
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
 
@@ -47,6 +48,7 @@ class Attempt:
         with self._lock:
             if self.closed is None:
                 self._socket = sock
+                self.was_sent = self.was_sent or sock is not None
                 return
         raise ConnectionClosed(self.closed.value)
 

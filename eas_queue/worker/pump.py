@@ -138,7 +138,13 @@ class Pump:
 
     def _spawn(self, family: _Family, seat: int, work: Leased) -> None:
         family.joins()
-        threading.Thread(target=self._work, args=(family, seat, work), name=f"seat-{seat}", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, args=(family, seat, work), name=f"seat-{seat}", daemon=True).start()
+        except RuntimeError:  # no more threads to be had; nobody renews the lease, so the request goes back
+            log.exception("seat_not_started seat=%d request_id=%s", seat, work.request_id)
+            self.attempts.pop(work.token, None)
+            self.seats.give([seat])
+            family.leaves()
 
     def _work(self, family: _Family, seat: int, first: Leased) -> None:
         work: Leased | None = first
@@ -147,7 +153,7 @@ class Pump:
             while work is not None:
                 attempt = self.attempts[work.token]
                 end = self._attempt(attempt)
-                hot = not self.draining and time.monotonic() < family.hot_until_s
+                hot = not self.draining and not self._hands_over(family)
                 extra = self.seats.take(EXTRA_MOST) if hot else []
                 found = self._finish(attempt, end, len(extra) + 1 if hot else 0, seat)
                 work = found.pop(0) if found else None
@@ -163,6 +169,10 @@ class Pump:
             self.seats.give([seat, *extra])
             family.leaves()
 
+    def _hands_over(self, family: _Family) -> bool:
+        """After HOT_S a task ends, if another is there to go on: in this process, or, with one seat, on the broker."""
+        return time.monotonic() > family.hot_until_s and (self.seats.capacity == 1 or self.seats.somebody_waits)
+
     def _attempt(self, attempt: Attempt) -> Ended | Requeued | None:
         """Make the attempt and say what follows; None when the request is no longer ours to decide."""
         self.reporter.started(attempt)
@@ -174,10 +184,15 @@ class Pump:
         except Exception as exc:
             log.exception("forward_failed request_id=%s", attempt.work.request_id)
             got = NoAnswer(502, "ForwardFailed", f"the forwarder failed: {exc!r}")
-        if got is Closed.DRAINING:
-            return Requeued(False, 0, "HandedBack", "its worker was stopped; it goes on with another one")
-        if isinstance(got, Closed):
+        if got is Closed.CANCELLED:
             return None
+        if got is Closed.DRAINING:
+            if attempt.service.max_attempts > 1 or not attempt.was_sent:
+                return Requeued(False, 0, "HandedBack", "its worker was stopped; it goes on with another one")
+            got = NoAnswer(502, "WorkerStopped", "its worker was stopped during the call")  # sent at most once
+        if isinstance(got, Closed):
+            # Most likely somebody else's by now, and the fence will say so; if it is not, the attempt was made.
+            got = NoAnswer(502, "WorkerLost", "its worker could not renew the lease and closed the call")
         return retry.after_attempt(attempt.service, attempt.work, got)
 
     def _finish(self, attempt: Attempt, end: Ended | Requeued | None, most: int, seat: int) -> list[Leased]:

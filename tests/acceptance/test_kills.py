@@ -119,6 +119,65 @@ def test_a_stopped_worker_finishes_short_requests_and_hands_long_ones_back(
             assert target.calls(request_id=long)[0]["outcome"] == "closed_before_headers"
 
 
+def test_a_request_of_one_attempt_is_not_sent_again_when_its_worker_is_stopped(
+    server: RedisServer, target: Target
+) -> None:
+    toml = "[services.demo]\nmax_attempts = 1\n"
+    with Installation(server.url, target.url, services_toml=toml, stop_grace_s=1) as installation:
+        installation.web()
+        worker = installation.worker()
+        request_id = installation.submit(hang=1)
+        target.wait_for(lambda calls: len(calls) == 1)
+
+        assert worker.stop() == 0
+        installation.worker(name="w2")
+        status = installation.await_end(request_id)
+
+        assert (status["status"], status["error_info"]["type"]) == ("FAILURE", "WorkerStopped")
+        assert len(target.calls()) == 1
+
+
+def test_workers_drain_a_queue_while_the_server_is_at_its_memory_limit(
+    server: RedisServer, target: Target, raw: redis.Redis
+) -> None:
+    with Installation(server.url, target.url) as installation:
+        installation.web()
+        installation.worker("gevent", 4)
+        made = [installation.submit(delay_s=0.2) for _ in range(50)]
+        raw.config_set("maxmemory", 1)
+        try:
+            refused = installation.session.post(f"{installation.url}/api/predict/demo", data=b"{}", timeout=5)
+            for request_id in made:
+                assert installation.await_end(request_id)["status"] == "SUCCESS"
+        finally:
+            raw.config_set("maxmemory", 1_073_741_824)
+
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert installation.await_end(installation.submit())["status"] == "SUCCESS"
+
+
+def test_a_server_that_takes_no_writes_for_a_while_costs_no_result(
+    server: RedisServer, target: Target, raw: redis.Redis
+) -> None:
+    with Installation(server.url, target.url) as installation:
+        installation.web()
+        installation.worker()
+        request_id = installation.submit(delay_s=0.5)
+        target.wait_for(lambda calls: len(calls) == 1)
+        raw.config_set("min-replicas-to-write", 1)
+        try:
+            target.wait_for(lambda calls: calls[0]["ended_at"] is not None)
+            ended_at = time.monotonic()
+            await_condition(lambda: time.monotonic() - ended_at > 1)
+        finally:
+            raw.config_set("min-replicas-to-write", 0)
+
+        status = installation.await_end(request_id)
+
+        assert (status["status"], status["attempts"]) == ("SUCCESS", 1)
+        assert len(target.calls()) == 1
+
+
 def test_a_worker_frozen_beyond_its_lease_can_not_write_its_result(server: RedisServer, target: Target) -> None:
     with Installation(server.url, target.url, lease_s=2, sweep_s=0.1) as installation:
         installation.web()

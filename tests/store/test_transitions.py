@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -89,6 +90,18 @@ class TestOrder:
 
         assert "b" in started
 
+    def test_a_flood_of_high_priority_does_not_put_newcomers_behind_a_backlog(self, drive: Driver) -> None:
+        for name in ("a", "b", "c"):
+            drive.register(name, max_concurrency=1000)
+        for _ in range(60):
+            drive.submit("b")
+            drive.submit("a", priority_class=101)
+        for _ in range(62):
+            drive.start(1)
+        newcomer = drive.submit("c")
+
+        assert newcomer in ids_of([drive.start(1)[0] for _ in range(3)])
+
     def test_a_finish_asks_for_the_best_work_of_all_services(self, drive: Driver) -> None:
         drive.submit("a")
         drive.submit("a")
@@ -116,6 +129,52 @@ class TestKicks:
         drive.submit()
 
         assert drive.take_kick() is None
+
+    def test_a_start_takes_its_kick_and_announces_what_it_leaves(self, drive: Driver) -> None:
+        for _ in range(3):
+            drive.submit()
+        drive.raw.delete(keys.KICKS, keys.QUEUE_NORMAL)
+        drive.sweep()
+        only = drive.take_kick()
+        assert drive.take_kick() is None
+
+        drive.start(1, kick_id=only or "")
+
+        assert drive.take_kick() not in (None, only)
+        assert drive.raw.zscore(keys.KICKS, only) is None
+
+    def test_a_finish_announces_what_it_does_not_take(self, drive: Driver) -> None:
+        drive.register(max_concurrency=1)
+        drive.submit()
+        (work,) = drive.start(1, kick_id=drive.take_kick() or "")
+        drive.submit()
+        assert drive.take_kick() is None
+
+        drive.finish(work, SUCCEEDED, 0)
+
+        assert drive.take_kick() is not None
+
+    def test_when_every_message_is_lost_all_are_forgotten(self, drive: Driver) -> None:
+        drive.register(max_concurrency=1000)
+        for _ in range(100):
+            drive.submit()
+        drive.raw.delete(keys.QUEUE_NORMAL)
+        drive.pass_time(1_100)
+
+        drive.sweep()
+
+        assert drive.raw.zcard(keys.KICKS) == 1
+        assert drive.take_kick() is not None
+
+    def test_a_resumed_service_is_announced(self, drive: Driver) -> None:
+        drive.register()
+        drive.store.pause("s", True)
+        drive.submit()
+        assert drive.take_kick() is None
+
+        drive.store.pause("s", False)
+
+        assert drive.take_kick() is not None
 
     def test_a_lost_message_is_replaced_by_the_sweep(self, drive: Driver) -> None:
         drive.submit()
@@ -266,6 +325,24 @@ class TestLeases:
 
         (again,) = drive.start()
         assert (again.request_id, again.attempt) == (first, 1)
+
+
+class TestFence:
+    @pytest.mark.parametrize("end", [SUCCEEDED, FAILED, DEAD, RETRY, HAND_BACK])
+    def test_the_end_of_a_lost_attempt_changes_nothing(self, drive: Driver, end: Any) -> None:
+        request_id = drive.submit()
+        (old,) = drive.start()
+        drive.pass_time(LEASE_MS + 1)
+        drive.sweep()
+        (new,) = drive.start()
+        before = drive.raw.hgetall(keys.record_key("s", request_id))
+
+        assert drive.finish(old, end)[0] is False
+        assert drive.raw.hgetall(keys.record_key("s", request_id)) == before
+        drive.finish(new)
+        ended = drive.raw.hgetall(keys.record_key("s", request_id))
+        assert drive.finish(old, end)[0] is False
+        assert drive.raw.hgetall(keys.record_key("s", request_id)) == ended
 
 
 class TestCancel:
@@ -464,6 +541,16 @@ class TestServer:
 
         with pytest.raises(errors.StoreUnavailable):
             store.cancel("s", "x")
+
+    @pytest.mark.timeout(10)
+    def test_a_subscription_to_a_server_that_says_nothing_fails_in_time(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            client = Client(f"redis://:password@127.0.0.1:{silent.getsockname()[1]}/0")
+            subscriber = client.subscriber()
+            with pytest.raises(redis.RedisError):
+                subscriber.subscribe("x")
+            subscriber.close()
+            client.close()
 
     def test_a_broken_connection_is_replaced_once(self, drive: Driver) -> None:
         drive.submit()

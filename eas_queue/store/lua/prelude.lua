@@ -176,11 +176,12 @@ local function requeue(s, id, delay_ms)
 end
 
 -- ---------------------------------------------------------------------------------------------------- claim
+-- The service whose work is next, and whether the fair order chose it.
 local function pick()
   local claims = redis.call('HINCRBY', SYS, 'claims', 1)
-  local first = claims % STARVATION_EVERY ~= 0 and redis.call('ZRANGE', READY_HIGH, 0, 0)[1]
-  first = first or redis.call('ZRANGE', READY, 0, 0)[1]
-  return first and service(first)
+  local urgent = claims % STARVATION_EVERY ~= 0 and redis.call('ZRANGE', READY_HIGH, 0, 0)[1]
+  local first = urgent or redis.call('ZRANGE', READY, 0, 0)[1]
+  return first and service(first), not urgent
 end
 
 local WORK_FIELDS = { 'attempt', 'deadline_ms', 'meta', 'body', 'submitted_ms', 'class' }
@@ -190,7 +191,7 @@ local WORK_FIELDS = { 'attempt', 'deadline_ms', 'meta', 'body', 'submitted_ms', 
 local function claim(n, nonce, lease_ms)
   local got, bytes, passed, changed = {}, 0, 0, {}
   while #got < n and bytes < CLAIM_BYTES_MAX and passed < EXPIRED_PER_CLAIM_MAX do
-    local s = pick()
+    local s, is_fair = pick()
     if not s then break end
     local id = redis.call('ZPOPMIN', s.wait)[1]
     local r = record(s, id)
@@ -207,8 +208,10 @@ local function claim(n, nonce, lease_ms)
       redis.call('ZADD', s.lease, now + lease_ms, id)
       due(s, now + lease_ms)
       if deadline_ms > 0 then redis.call('ZREM', s.dl, id) end
-      local start = math.max(sys_vt, s.vtime)
-      sys_vt, s.vtime = start, start + 1 / s.weight
+      local at = number(redis.call('ZSCORE', READY, s.name))
+      s.vtime = at + 1 / s.weight
+      -- Virtual time follows the fair order only: a flood of high priority must not put newcomers behind a backlog.
+      if is_fair then sys_vt = math.max(sys_vt, at) end
       redis.call('ZADD', READY, 'XX', s.vtime, s.name)
       redis.call('PUBLISH', NOTE_PREFIX .. id, 'running')
       changed[s.name] = s
