@@ -284,7 +284,7 @@ def test_ctrl_c_ends_all_of_it_and_what_was_accepted_is_there_after_the_next_sta
     assert another.post().status_code == 401, "each copy has a token of its own"
 
     assert another.signal_and_wait(signal.SIGINT) == 0
-    assert another.output.endswith("Stopping; running requests end first\nStopped\n")
+    assert another.output.endswith("then they go back to the queue\nStopped\n")
     assert {pid for pid in another.pids() if is_alive(pid)} == set()
     assert run.works(), "the other copy goes on"
 
