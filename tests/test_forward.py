@@ -11,7 +11,7 @@ import pytest
 from eas_queue.engine.retry import Answer, NoAnswer
 from eas_queue.engine.service import Service
 from eas_queue.forward import Forwarder
-from eas_queue.store.store import Leased
+from eas_queue.store.shapes import Leased
 from eas_queue.worker.attempt import Attempt, Closed
 
 Serve = Callable[[Callable[[socket.socket], None]], str]

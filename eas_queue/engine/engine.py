@@ -7,16 +7,26 @@ A dialect parses, makes one call here, and renders the answer. The rules themsel
 from __future__ import annotations
 
 import functools
-import json
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from eas_queue.engine import errors, ids, waiting
-from eas_queue.engine.request import Receipt, Request, State, Submission, priority_class
+from eas_queue.engine import errors, ids, letters, waiting
+from eas_queue.engine.request import (
+    ProgressNote,
+    Receipt,
+    Request,
+    State,
+    Submission,
+    priority_class,
+    request_of,
+)
 from eas_queue.engine.service import Service, Services
 from eas_queue.store import errors as store_errors
+from eas_queue.store.shapes import Alive, Letter, LogLine, Overview
 from eas_queue.store.store import Store
 
+GONE_CHECK_S = 5.0
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -43,7 +53,7 @@ class Engine:
     def __init__(self, store: Store, services: Services) -> None:
         self.store = store
         self.services = services
-        self.waits = waiting.Waits(store.client)
+        self.waits = waiting.Waits(store)
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
 
@@ -52,8 +62,9 @@ class Engine:
     def submit(self, service_name: str, submission: Submission) -> Receipt:
         """Store a request; when this returns it is in Redis, and will reach exactly one terminal state.
 
-        Atomic and one round trip, the announcement to the workers included. Raises QueueFull, TooManyServices,
-        InvalidRequest; nothing is stored then.
+        Atomic and one round trip, the announcement to the workers included. Raises QueueFull, RateLimited,
+        IdempotencyConflict, TooManyServices, InvalidRequest; nothing is stored then. With an idempotency key that was
+        used before, it answers the request of that time and stores nothing.
         """
         service = self.services.get(service_name)
         if submission.path and not service.takes_subpath:
@@ -61,23 +72,30 @@ class Engine:
                 f"service {service.name} has one address without subpaths, so {submission.path[:100]!r} would be lost; "
                 "its target_url needs {path} to take them"
             )
+        deadline_s = service.deadline_s if submission.deadline_s is None else submission.deadline_s
+        idempotency, rate, meta = submission.idempotency(), submission.rate(), submission.meta()
         number = self._numbers.get(service.name) or self.register(service)
         for _ in range(2):
-            request_id = ids.new_id(number)
-            reply = self.store.submit(
+            code, *rest = self.store.submit(
                 service.name,
-                request_id,
+                ids.new_id(number),
                 number=number,
                 priority_class=priority_class(submission.priority),
-                deadline_in_ms=round(service.deadline_s * 1000),
+                deadline_in_ms=round(deadline_s * 1000),
                 max_queue_length=service.max_queue_length,
-                meta=submission.meta(),
+                meta=meta,
                 body=submission.body,
+                idempotency=idempotency,
+                rate=rate,
             )
-            if reply[0] == 1:
-                return Receipt(service.name, request_id, int(reply[1]))
-            if reply[0] == 0:
-                raise errors.QueueFull(service.name, int(reply[1]), service.max_queue_length)
+            if code == 1:
+                return Receipt(service.name, str(rest[3], "ascii"), int(rest[0]), replayed=bool(rest[4]))
+            if code == 0:
+                raise errors.QueueFull(service.name, int(rest[0]), service.max_queue_length)
+            if code == -2:
+                raise errors.RateLimited(submission.caller.rate_per_s, int(rest[0]))
+            if code == -3:
+                raise errors.IdempotencyConflict(service.name)
             # Redis lost the service: it was emptied, or a crash undid the last second
             number = self.register(service)
         raise errors.Unavailable(f"service {service.name} vanished from Redis twice while a request was submitted")
@@ -86,34 +104,22 @@ class Engine:
     def look(self, service_name: str, request_id: str) -> Request:
         """The request as it is now. Raises RequestNotFound, also for another service's request."""
         service = self.services.get(service_name)
-        found = self.store.look(service.name, request_id) if ids.is_id(request_id) else None
-        if found is None:
+        seen = self.store.look(service.name, request_id) if ids.is_id(request_id) else None
+        if seen is None:
             raise errors.RequestNotFound(request_id, service.result_ttl_s)
-        position, depth, fields = found
+        return request_of(service.name, request_id, seen)
 
-        def number(name: str) -> int | None:
-            return int(fields[name]) if name in fields else None
+    @_translated
+    def logs(self, request: Request) -> list[LogLine]:
+        """What its target logged of it, oldest first; the store keeps the latest lines only."""
+        return self.store.logs(request.service, request.request_id) if request.log_count else []
 
-        state = State(fields["state"])
-        return Request(
-            service=service.name,
-            request_id=request_id,
-            state=state,
-            index=int(fields["index"]),
-            priority_class=int(fields["class"]),
-            attempts=number("attempt") or 0,
-            position=position if position >= 0 else None,
-            depth=depth,
-            submitted_ms=int(fields["submitted_ms"]),
-            started_ms=number("started_ms"),
-            finished_ms=number("finished_ms"),
-            status_code=number("status_code"),
-            from_target=fields.get("from_target") == "1",
-            result_bytes=number("result_bytes") or 0,
-            error_type=fields.get("error_type", ""),
-            error=fields.get("error", ""),
-            headers=tuple((name, value) for name, value in json.loads(fields.get("headers") or "[]")),
-        )
+    @_translated
+    def note_progress(self, request_id: str, token: str, note: ProgressNote) -> None:
+        """What a target says of a request while it works on it. Raises AttemptOver, RequestNotFound, Unavailable."""
+        service = self.service_of(request_id)
+        if not self.store.progress(service, request_id, token, progress=note.progress, lines=note.lines):
+            raise errors.AttemptOver(request_id)
 
     @_translated
     def service_of(self, request_id: str) -> str:
@@ -149,17 +155,30 @@ class Engine:
             raise errors.NotCancellable(request_id, state.value)
         return state
 
-    def wait(self, service_name: str, request_id: str, timeout_s: float) -> Request:
-        """The request once it has ended, or as it is after *timeout_s* or when this process is about to stop."""
-        with self.waits.watching(request_id) as waiter:
+    def wait(
+        self, service_name: str, request_id: str, timeout_s: float, *, is_gone: Callable[[], bool] = lambda: False
+    ) -> Request:
+        """The request once it has ended, or as it is after *timeout_s* or when this process is about to stop.
+
+        Raises WaiterGone when *is_gone*, asked every few seconds, says that nobody waits for the answer any more.
+        """
+        until_s = time.monotonic() + timeout_s
+        with self.waits.watching(service_name, request_id, end_only=True) as waiter:
             request = self.look(service_name, request_id)
-            waiter.starts(timeout_s)
             away: errors.Unavailable | None = None
-            while not request.state.is_terminal and waiter.wait():
+            while not request.state.is_terminal and not waiter.stopping:
+                left_s = until_s - time.monotonic()
+                if left_s > 0 and not waiter.wait(min(left_s, GONE_CHECK_S)):
+                    if is_gone():
+                        raise errors.WaiterGone(request_id)
+                    continue
                 try:
                     request, away = self.look(service_name, request_id), None
+                    waiter.saw(request.version, None)
                 except errors.Unavailable as exc:  # it may be back before the time is up
                     away = exc
+                if left_s <= 0:
+                    break
             if away is not None:
                 raise away
             return request
@@ -174,6 +193,40 @@ class Engine:
     def resume(self, service_name: str) -> bool:
         """End a pause; returns whether there was one."""
         return self._set_paused(service_name, False)
+
+    @_translated
+    def overview(self, service_name: str) -> Overview:
+        """How a service stands. Registers it when nobody used it before."""
+        service = self.services.get(service_name)
+        found = self.store.overview(service.name)
+        if found is None:
+            self.register(service)
+            found = self.store.overview(service.name)
+        if found is None:
+            raise errors.Unavailable(f"service {service.name} vanished from Redis while it was looked at")
+        return found
+
+    @_translated
+    def dead_letters(
+        self, service_name: str, *, after: int = 0, most: int = letters.PAGE_MOST
+    ) -> tuple[int, list[Letter]]:
+        """How many dead letters a service has, and a page of them behind rear index *after*, oldest first."""
+        return letters.page(self, self.services.get(service_name).name, after=after, most=most)
+
+    @_translated
+    def redrive(self, service_name: str, choice: letters.Choice) -> letters.Redriven:
+        """Submit dead letters again, each as a new request; see letters.redrive."""
+        return letters.redrive(self, self.services.get(service_name).name, choice)
+
+    @_translated
+    def discard(self, service_name: str, choice: letters.Choice) -> list[str]:
+        """Take dead letters off the list for good; returns their ids."""
+        return letters.discard(self, self.services.get(service_name).name, choice)
+
+    @_translated
+    def alive(self) -> tuple[int | None, list[Alive]]:
+        """Age of the last sweep, ms, and the processes of the installation that were heard of in the last minute."""
+        return self.store.alive()
 
     def _set_paused(self, service_name: str, paused: bool) -> bool:
         service = self.services.get(service_name)
@@ -193,6 +246,7 @@ class Engine:
             ttl_ms=service.result_ttl_s * 1000,
             sink=service.sink == "always",
             max_sink_length=service.max_sink_length,
+            hold=service.sink_full == "hold",
         )
         if number is None:
             raise errors.TooManyServices(service.name)

@@ -5,7 +5,11 @@ EngineError
 ├── ServiceNotFound     no such service, and unlisted ones are not allowed
 ├── RequestNotFound     unknown, expired, or another service's: these look the same
 ├── NotCancellable      it has ended in another way
+├── IdempotencyConflict the idempotency key was used for another request
 ├── QueueFull           too many requests wait
+├── RateLimited         this token submits too fast
+├── WaiterGone          nobody waits for this answer any more
+├── AttemptOver         progress of an attempt that does not run (any more)
 ├── TooManyServices     every service number is taken
 └── Unavailable         the store is away, or full
 
@@ -65,6 +69,44 @@ class QueueFull(EngineError):
         )
         self.service, self.waiting, self.limit = service, waiting, limit
         self.retry_after_s = 1
+
+
+class IdempotencyConflict(EngineError):
+    code = "idempotency-conflict"
+
+    def __init__(self, service: str) -> None:
+        super().__init__(
+            f"this Idempotency-Key was used for another request to {service}, with another body, path or query: "
+            "nothing was stored; send a new key with a new request"
+        )
+
+
+class RateLimited(EngineError):
+    code = "rate-limited"
+
+    def __init__(self, rate_per_s: float, retry_after_ms: int) -> None:
+        super().__init__(
+            f"this token may submit {rate_per_s:g} requests a second: nothing was stored, "
+            f"try again in {retry_after_ms / 1000:g} s"
+        )
+        self.retry_after_s = -(-retry_after_ms // 1000)
+
+
+class AttemptOver(EngineError):
+    code = "attempt-over"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"nothing was noted for {request_id}: X-Progress-Token belongs to one attempt, and no attempt with "
+            "this one runs (any more); stop working on it"
+        )
+
+
+class WaiterGone(EngineError):
+    code = "waiter-gone"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"the client that waited for {request_id} is gone")
 
 
 class TooManyServices(EngineError):

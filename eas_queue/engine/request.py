@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
+
+from eas_queue.engine.eta import eta_s
+from eas_queue.store.shapes import Seen
 
 NORMAL_CLASS = 100
 CLASS_MAX = 255
@@ -31,14 +36,32 @@ def priority_class(priority: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Who submits: *tenant* keeps the idempotency keys of different tokens apart and names whose rate is limited.
+
+    *rate_per_s* 0: not limited. *burst*: how many submits may come at once after a pause.
+    """
+
+    tenant: str = ""
+    rate_per_s: float = 0
+    burst: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
-    """What is to be sent to the target. *path*: still quoted, no leading slash; *query*: raw; headers in order."""
+    """What is to be sent to the target. *path*: still quoted, no leading slash; *query*: raw; headers in order.
+
+    *deadline_s*: how long it may wait, None as the service says. *idempotency_key*: '' none.
+    """
 
     body: bytes
     path: str = ""
     query: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     priority: int = 0
+    deadline_s: float | None = None
+    idempotency_key: str = ""
+    caller: Caller = Caller()
 
     def meta(self) -> str:
         """All but the body, as the record keeps it."""
@@ -46,14 +69,41 @@ class Submission:
             {"path": self.path, "query": self.query, "headers": self.headers}, separators=(",", ":"), ensure_ascii=False
         )
 
+    def idempotency(self) -> tuple[str, str]:
+        """(digest of the key, fingerprint of the target's path, query and the body), both '' without a key."""
+        if not self.idempotency_key:
+            return "", ""
+        # the tenant's name is hex, so that the blank ends it
+        digest = hashlib.sha256(f"{self.caller.tenant} {self.idempotency_key}".encode()).hexdigest()[:40]
+        fingerprint = hashlib.sha256(f"{self.path}?{self.query}\n".encode() + self.body).hexdigest()[:40]
+        return digest, fingerprint
+
+    def rate(self) -> tuple[str, float, int]:
+        """(whose, milliseconds between two submits, burst), ('', 0, 0) where nobody's rate is limited."""
+        if not self.caller.rate_per_s:
+            return "", 0, 0
+        return self.caller.tenant, 1000 / self.caller.rate_per_s, self.caller.burst
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressNote:
+    """What a target says of a request: *progress*, a JSON object as text ('' none), and (level, message) lines."""
+
+    progress: str
+    lines: tuple[tuple[str, str], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The answer to a submit. *index* grows by at least one with each request of a service and is never used twice."""
+    """The answer to a submit. *index* grows by at least one with each request of a service and is never used twice.
+
+    *replayed*: the idempotency key had been used, and this is the request of that time.
+    """
 
     service: str
     request_id: str
     index: int
+    replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +112,9 @@ class Request:
 
     position: requests of the service that will start before it, None unless it waits now (0: it is next).
     depth: requests of the service that wait, retries included. attempts: deliveries that count, so far.
+    eta_s: seconds until it is expected to end, None where that can't be told.
+    version: grows with every change. progress, log_count: what the target says while it works on it.
+    redriven_as: the request that a dead letter was submitted again as, '' if it was not.
     status_code, headers: the target's last answer (or our own 502 or 504, from_target False) once it has ended in
     succeeded or failed. result_bytes: how long the kept answer is.
     """
@@ -83,8 +136,47 @@ class Request:
     error_type: str = ""
     error: str = ""
     headers: tuple[tuple[str, str], ...] = field(default=())
+    eta_s: float | None = None
+    version: int = 0
+    progress: dict[str, Any] | None = None
+    log_count: int = 0
+    redriven_as: str = ""
 
     def header(self, name: str) -> str | None:
         """The first header of the target's answer with this name, whatever its case."""
         wanted = name.lower()
         return next((value for key, value in self.headers if key.lower() == wanted), None)
+
+
+def request_of(service: str, request_id: str, seen: Seen) -> Request:
+    """The request behind one look of the store."""
+    fields = seen.fields
+
+    def number(name: str) -> int | None:
+        return int(fields[name]) if name in fields else None
+
+    state = State(fields["state"])
+    return Request(
+        service=service,
+        request_id=request_id,
+        state=state,
+        index=int(fields["index"]),
+        priority_class=int(fields["class"]),
+        attempts=number("attempt") or 0,
+        position=seen.position if seen.position >= 0 else None,
+        depth=seen.depth,
+        eta_s=eta_s(seen),
+        submitted_ms=int(fields["submitted_ms"]),
+        started_ms=number("started_ms"),
+        finished_ms=number("finished_ms"),
+        status_code=number("status_code"),
+        from_target=fields.get("from_target") == "1",
+        result_bytes=number("result_bytes") or 0,
+        error_type=fields.get("error_type", ""),
+        error=fields.get("error", ""),
+        headers=tuple((name, value) for name, value in json.loads(fields.get("headers") or "[]")),
+        version=number("events") or 0,
+        progress=json.loads(fields["progress"]) if "progress" in fields else None,
+        log_count=number("log_n") or 0,
+        redriven_as=fields.get("redriven_as", ""),
+    )

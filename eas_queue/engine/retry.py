@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from eas_queue.engine.service import Service
-from eas_queue.store.store import Ended, Leased, Requeued
+from eas_queue.store.shapes import Ended, Leased, Requeued
 
 BUSY_MAX_MS = 86_400_000  # a target may say 429 to one request for a day, or until the request's deadline
 BUSY_DELAY_S = 1.0  # after a 429 without Retry-After

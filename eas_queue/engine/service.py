@@ -40,6 +40,9 @@ class ServiceSettings(pydantic.BaseModel):
     weight: float = Field(1, gt=0, le=1_000, description="share of starts among services when workers are short")
     submit_body: Literal["request_id", "index"] = Field("request_id", description="body of the answer to a submit")
     sink: Literal["always", "off"] = Field("always", description="whether ended requests are listed in the sink queue")
+    sink_full: Literal["evict", "hold"] = Field(
+        "evict", description="a full sink loses its oldest items, or holds the service until there is room"
+    )
     max_sink_length: int = Field(100_000, ge=1, description="ended requests listed in sink and rear; oldest leave")
 
     @pydantic.field_validator("target_url")

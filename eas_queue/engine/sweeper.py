@@ -9,6 +9,7 @@ import time
 
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.errors import EngineError
+from eas_queue.engine.processes import about, process_name
 from eas_queue.store import errors as store_errors
 
 log = logging.getLogger("eas_queue.web")
@@ -36,7 +37,11 @@ class Sweeper:
                 if not registered:
                     self._engine.register_listed()
                     registered = True
-                self._engine.store.sweep(every_ms=round(self._sweep_s * 1000))
+                self._engine.store.sweep(
+                    every_ms=round(self._sweep_s * 1000),
+                    process=process_name(),
+                    about=about("web", waiting=self._engine.waits.count()),
+                )
                 if away:
                     log.warning("redis_back")
                 away = False

@@ -1,12 +1,14 @@
-"""Waiting for a request to change, by push: one Redis subscription per process, however many clients wait.
+"""Waiting for requests to change, by push: one Redis subscription per process, however many clients wait.
 
 A waiter subscribes first and looks second, so that no change falls between the two. When the subscription breaks, every
-waiter is woken to look for itself, and again when it is back.
+waiter is woken to look for itself, and again when it is back. Beside that, one question for all of them now and then
+finds what a note was lost for, and moves positions, of which there are no notes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import threading
@@ -17,55 +19,75 @@ from typing import Any
 from redis.client import PubSub
 
 from eas_queue.store import client, keys
+from eas_queue.store.errors import StoreError
+from eas_queue.store.store import Store
 
 log = logging.getLogger("eas_queue.web")
 
-RECHECK_S = 5.0  # a waiter looks again this often even if nobody woke it
+LISTEN_S = 5.0
 RECONNECT_S = 0.25
+POSITIONS_S = 0.5  # positions change at most twice a second for those who follow them
+PEEK_EVERY = 10  # so many of these until all waiters are checked
+PEEK_MOST = 500  # requests in one script
 _PREFIX = len(keys.NOTE_PREFIX)
+_ENDS = frozenset({b"succeeded", b"failed", b"cancelled", b"expired"})
 
 
 class Waiter:
-    """One client's wait for one request."""
+    """One client's wait for one request. ``saw`` tells it what its client knows, so that it is woken for news only."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: str, request_id: str, *, end_only: bool) -> None:
+        self.service, self.request_id = service, request_id
         self.woken = threading.Event()
         self.armed = threading.Event()
         self.stopping = False
-        self._end = 0.0
+        self.end_only = end_only
+        self._version, self._position = -1, -1
 
-    def starts(self, timeout_s: float) -> None:
-        self._end = time.monotonic() + timeout_s
+    def saw(self, version: int, position: int | None) -> None:
+        self._version, self._position = version, -1 if position is None else position
 
-    def wait(self) -> bool:
-        """True: look again. False: the time is up, or the process stops."""
-        left = self._end - time.monotonic()
-        if left <= 0 or self.stopping:
-            return False
-        self.woken.wait(min(left, RECHECK_S))
+    @property
+    def wants_positions(self) -> bool:
+        return not self.end_only and self._position >= 0
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether there is news; False after *timeout_s* without."""
+        if not self.stopping:
+            self.woken.wait(timeout_s)
+        woken = self.woken.is_set()
         self.woken.clear()
-        return not self.stopping
+        return woken
+
+    def compare(self, version: int, position: int) -> None:
+        """What a peek found; wakes it when that is news."""
+        if version != self._version or (self.wants_positions and position != self._position):
+            self.woken.set()
 
 
 class Waits:
-    """All waits of one process. The listener starts with the first wait and lives as long as the process."""
+    """All waits of one process. Its threads start with the first wait and live as long as the process."""
 
-    def __init__(self, connection: client.Client) -> None:
-        self._client = connection
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._lock = threading.Lock()
         self._waiters: dict[str, set[Waiter]] = {}
         self._subscribed: set[str] = set()
         self._pubsub: PubSub | None = None
         self._pid = 0
+        self._heard_s = 0.0
         self._stopping = False
 
     @contextlib.contextmanager
-    def watching(self, request_id: str) -> Iterator[Waiter]:
-        """A waiter that is woken by changes of *request_id* from here on. Never raises for an absent Redis."""
-        waiter = Waiter()
+    def watching(self, service: str, request_id: str, *, end_only: bool) -> Iterator[Waiter]:
+        """A waiter that is woken by changes of the request from here on, or by its end only.
+
+        Never raises for an absent Redis.
+        """
+        waiter = Waiter(service, request_id, end_only=end_only)
         waiter.stopping = self._stopping
         with self._lock:
-            self._ensure_listener()
+            self._ensure_threads()
             others = self._waiters.setdefault(request_id, set())
             others.add(waiter)
             if request_id in self._subscribed:
@@ -73,6 +95,7 @@ class Waits:
             elif len(others) == 1:
                 self._send("subscribe", request_id)
         waiter.armed.wait(client.COMMAND_TIMEOUT_S)
+        waiter.woken.clear()
         try:
             yield waiter
         finally:
@@ -85,19 +108,31 @@ class Waits:
     def stop(self) -> None:
         """The process is about to stop: every wait ends now, and later ones end at once."""
         self._stopping = True
-        with self._lock:
-            waiters = [waiter for others in self._waiters.values() for waiter in others]
-        for waiter in waiters:
+        for waiter in self._all():
             waiter.stopping = True
             waiter.woken.set()
 
+    def is_listening(self) -> bool:
+        """Whether notes arrive; True as long as nobody has waited."""
+        return not self._pid or (self._pubsub is not None and time.monotonic() - self._heard_s < 3 * LISTEN_S)
+
+    def count(self) -> int:
+        """How many wait."""
+        return len(self._all())
+
+    def _all(self) -> list[Waiter]:
+        with self._lock:
+            return [waiter for others in self._waiters.values() for waiter in others]
+
     # ------------------------------------------------------------------------------------------------- listener
-    def _ensure_listener(self) -> None:
+    def _ensure_threads(self) -> None:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._pubsub = None
             self._subscribed = set()
+            self._heard_s = time.monotonic()
             threading.Thread(target=self._listen, name="waits", daemon=True).start()
+            threading.Thread(target=self._peek_forever, name="peeks", daemon=True).start()
 
     def _send(self, command: str, request_id: str) -> None:
         """Called with the lock held: two threads must not write to the connection at once."""
@@ -108,14 +143,15 @@ class Waits:
 
     def _listen(self) -> None:
         while True:
-            pubsub = self._client.subscriber()
+            pubsub = self._store.client.subscriber()
             try:
                 with self._lock:
                     # one channel always, so that the connection has something to listen to
                     pubsub.subscribe(keys.NOTE_PREFIX, *map(keys.note_channel, self._waiters))
                     self._pubsub = pubsub
                 while True:
-                    message = pubsub.get_message(timeout=RECHECK_S)
+                    message = pubsub.get_message(timeout=LISTEN_S)
+                    self._heard_s = time.monotonic()
                     if message is not None:
                         self._handle(message)
             except Exception as exc:  # noqa: BLE001  a waiter's write may find the loss first and leave redis-py torn
@@ -136,16 +172,39 @@ class Waits:
                 if self._waiters.get(request_id):  # somebody came while the last one left
                     self._send("subscribe", request_id)
             waiters = list(self._waiters.get(request_id, ()))
+        is_end = message["type"] != "message" or message["data"] in _ENDS
         for waiter in waiters:
             if message["type"] == "subscribe":
                 waiter.armed.set()
-            waiter.woken.set()
+            if is_end or not waiter.end_only:
+                waiter.woken.set()
 
     def _lost(self) -> None:
         with self._lock:
             self._pubsub = None
             self._subscribed.clear()
-            waiters = [waiter for others in self._waiters.values() for waiter in others]
-        for waiter in waiters:
+        for waiter in self._all():
             waiter.armed.set()
             waiter.woken.set()
+
+    # ---------------------------------------------------------------------------------------------------- peeks
+    def _peek_forever(self) -> None:
+        for turn in itertools.count(1):
+            time.sleep(POSITIONS_S)
+            with contextlib.suppress(StoreError):  # the listener has woken them all
+                try:
+                    self._peek([w for w in self._all() if turn % PEEK_EVERY == 0 or w.wants_positions])
+                except StoreError:
+                    raise
+                except Exception:
+                    log.exception("peek_failed")
+
+    def _peek(self, waiters: list[Waiter]) -> None:
+        by_service: dict[str, list[Waiter]] = {}
+        for waiter in waiters:
+            by_service.setdefault(waiter.service, []).append(waiter)
+        for service, mine in by_service.items():
+            for chunk in (mine[i : i + PEEK_MOST] for i in range(0, len(mine), PEEK_MOST)):
+                found = self._store.peek(service, [waiter.request_id for waiter in chunk])
+                for waiter, (version, position) in zip(chunk, found, strict=True):
+                    waiter.compare(version, position)

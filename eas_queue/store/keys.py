@@ -11,13 +11,14 @@ LAYOUT = 1  # raise it when a key changes its meaning; epoch.lua refuses to work
 PREFIX = "eas:"
 
 # --- one per server ----------------------------------------------------------------------------------------
-SYS = PREFIX + "sys"  # HASH   layout, run_id, skew_ms (tests only), vt, claims            permanent
+SYS = PREFIX + "sys"  # HASH   layout, run_id, skew_ms (tests only), vt, claims, swept_ms  permanent
 SERVICES = PREFIX + "services"  # HASH   service name -> its number in request ids          permanent
 NUMBERS = PREFIX + "services:numbers"  # HASH   number -> service name                      permanent
 READY = PREFIX + "ready"  # ZSET   service -> virtual time; services that can start work    member leaves when idle
 READY_HIGH = PREFIX + "ready:high"  # ZSET   those whose next request has high priority     member leaves when idle
 KICKS = PREFIX + "kicks"  # ZSET   kick id -> issued at, ms; messages believed outstanding  start.lua, sweep.lua
 DUE = PREFIX + "due"  # ZSET   service -> next moment, ms, at which something in it lapses  sweep.lua
+ALIVE = PREFIX + "alive"  # HASH   process -> "seen at, ms" and what it is, JSON              fields: 60 s, sweep.lua
 UNREPORTED = PREFIX + "unreported"  # LIST   "service id state" of ends no worker saw, for Flower     bounded; TTL 1 h
 SWEEP_LOCK = PREFIX + "sweep"  # STRING one sweeper at a time                               TTL = SWEEP_S
 
@@ -31,15 +32,20 @@ SERVICE_SUFFIXES = (
     "wait",  # ZSET   id -> class and index; waiting and startable now                      leaves at start or end
     "delay",  # ZSET   id -> not before, ms; retries                                        leaves when due or at end
     "lease",  # ZSET   id -> lease end, ms; running; ZCARD = slots in use                   leaves at end or lapse
+    "run",  # ZSET   id -> started at, ms; the members of lease                             as lease
     "ghost",  # ZSET   id/token -> end, ms; cancelled calls whose connection still closes   10 s, sweep.lua
     "dl",  # ZSET   id -> queue deadline, ms; only requests that have one                   leaves at start or end
-    "cfg",  # HASH   cap, weight, max_attempts, ttl_ms, sink, max_sink, paused, vtime       permanent
+    "cfg",  # HASH   limits as registered, paused, vtime, run_ms and run_n (run times)        permanent
     "seq",  # HASH   input, sink, rear: the last index given                                permanent
     "sink",  # ZSET   id -> sink index                                                      bounded; sweep.lua
     "rear",  # ZSET   id -> rear index; dead letters                                        bounded; sweep.lua
 )
 RECORD_SUFFIX = "r:"  # HASH   eas:{service}:r:<id>, the request record               TTL result_ttl_s after its end
+# Both live as long as the record: without TTL until the request ends, then result_ttl_s.
+LOG_SUFFIX = "log:"  # LIST   eas:{service}:log:<id>, "event ms level message" per line      bounded; with its record
+IDEMPOTENCY_SUFFIX = "idem:"  # STRING eas:{service}:idem:<digest> -> "id fingerprint"       with its record
 
+RATE_PREFIX = PREFIX + "rate:"  # STRING per token: when its bucket is full again, ms        TTL: until then
 CALL_PREFIX = PREFIX + "call:"  # STRING per calling seat: its last nonce and what it was given    TTL 120 s
 
 # --- channels -------------------------------------------------------------------------------------------------
@@ -56,6 +62,14 @@ def service_key(service: str, suffix: str) -> str:
 
 def record_key(service: str, request_id: str) -> str:
     return f"{PREFIX}{{{service}}}:{RECORD_SUFFIX}{request_id}"
+
+
+def log_key(service: str, request_id: str) -> str:
+    return f"{PREFIX}{{{service}}}:{LOG_SUFFIX}{request_id}"
+
+
+def idempotency_key(service: str, digest: str) -> str:
+    return f"{PREFIX}{{{service}}}:{IDEMPOTENCY_SUFFIX}{digest}"
 
 
 def note_channel(request_id: str) -> str:
@@ -78,7 +92,8 @@ def lua_names() -> str:
     lines.append(
         "local function service_keys(name)\n"
         "  local base = PREFIX .. '{' .. name .. '}:'\n"
-        f"  return {{ name = name, records = base .. RECORD_SUFFIX, {fields} }}\n"
+        f"  return {{ name = name, records = base .. RECORD_SUFFIX, logs = base .. LOG_SUFFIX,\n"
+        f"    idempotency = base .. IDEMPOTENCY_SUFFIX, {fields} }}\n"
         "end"
     )
     return "\n".join(lines)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from eas_queue.store import client, keys, scripts
+from eas_queue.store.shapes import Alive, Ended, Leased, Letter, LogLine, Overview, Requeued, Seen, Swept
 
 LOOK_FIELDS = (
     "state",
@@ -29,57 +30,14 @@ LOOK_FIELDS = (
     "error_type",
     "error",
     "sink_index",
+    "events",
+    "progress",
+    "log_n",
+    "redriven_as",
 )
+LETTER_FIELDS = ("finished_ms", "attempt", "status_code", "error_type", "error", "class")
 SWEEP_ITEMS_MAX = 500
-
-
-class Leased(NamedTuple):
-    """One request as a claim hands it out. ``deadline_ms`` is 0 where there is none."""
-
-    service: str
-    request_id: str
-    token: str
-    attempt: int
-    meta: bytes
-    body: bytes
-    submitted_ms: int
-    deadline_ms: int
-    started_ms: int
-
-
-class Ended(NamedTuple):
-    """The end of an attempt that is the end of its request."""
-
-    state: str
-    status_code: int
-    headers: str
-    body: bytes
-    from_target: bool
-    error_type: str
-    error: str
-    celery_result: str
-    dead_letter: bool
-
-
-class Requeued(NamedTuple):
-    """The end of an attempt after which the request waits again. ``counted``: the attempt is used up."""
-
-    counted: bool
-    delay_ms: int
-    error_type: str
-    error: str
-
-
-class Swept(NamedTuple):
-    """What a sweep did; all 0 when it was not this caller's turn."""
-
-    unreported: list[tuple[str, str, str]]  # (service, request id, state): ends that no worker saw
-    was_our_turn: bool = False
-    services: int = 0
-    lapsed: int = 0
-    retried: int = 0
-    expired: int = 0
-    forgotten_kicks: int = 0
+LOG_LINES_KEPT = 500  # per request; earlier ones are dropped
 
 
 def fresh_id() -> str:
@@ -116,10 +74,20 @@ class Store:
         ttl_ms: int,
         sink: bool,
         max_sink_length: int,
+        hold: bool = False,
     ) -> int | None:
         """The number of *service* in request ids, None when all 65,535 are taken."""
         number = self.scripts.call(
-            "register", service, fresh_id(), max_concurrency, weight, max_attempts, ttl_ms, int(sink), max_sink_length
+            "register",
+            service,
+            fresh_id(),
+            max_concurrency,
+            weight,
+            max_attempts,
+            ttl_ms,
+            int(sink),
+            max_sink_length,
+            int(hold),
         )
         return int(number) if number > 0 else None
 
@@ -134,10 +102,22 @@ class Store:
         max_queue_length: int,
         meta: str,
         body: bytes,
-    ) -> tuple[int, ...] | list[Any]:
-        """Raw reply of submit.lua."""
+        idempotency: tuple[str, str] = ("", ""),
+        rate: tuple[str, float, int] = ("", 0, 0),
+    ) -> list[Any]:
+        """Raw reply of submit.lua. *idempotency*: digest of the key, fingerprint; *rate*: whose, interval ms, burst."""
         reply: list[Any] = self.scripts.call(
-            "submit", service, request_id, number, priority_class, deadline_in_ms, max_queue_length, meta, body
+            "submit",
+            service,
+            request_id,
+            number,
+            priority_class,
+            deadline_in_ms,
+            max_queue_length,
+            meta,
+            body,
+            *idempotency,
+            *rate,
         )
         return reply
 
@@ -192,20 +172,83 @@ class Store:
         reply = self.scripts.call("pause", service, int(paused), fresh_id())
         return None if reply < 0 else bool(reply)
 
-    def sweep(self, *, every_ms: int, report_most: int = 0) -> Swept:
-        """At most one process sweeps in *every_ms*. *report_most*: how many unseen ends the caller will report."""
-        rows, *counts = self.scripts.call("sweep", every_ms, fresh_id(), SWEEP_ITEMS_MAX, report_most)
+    def sweep(self, *, every_ms: int, process: str, about: str = "{}", report_most: int = 0) -> Swept:
+        """At most one process sweeps in *every_ms*. *report_most*: how many unseen ends the caller will report.
+        *process*, *about*: the caller's name and what it says of itself, for ``alive``."""
+        rows, *counts = self.scripts.call("sweep", every_ms, fresh_id(), SWEEP_ITEMS_MAX, report_most, process, about)
         ends = [_text(row).split(" ") for row in rows]
         return Swept([(end[0], end[1], end[2]) for end in ends], bool(counts), *map(int, counts))
 
+    def progress(
+        self, service: str, request_id: str, token: str, *, progress: str, lines: Iterable[tuple[str, str]]
+    ) -> bool:
+        """Whether the attempt with this progress token runs. *progress*: JSON or ''; *lines*: (level, message)."""
+        flat = [part for line in lines for part in line]
+        return bool(self.scripts.call("progress", service, request_id, token, progress, LOG_LINES_KEPT, *flat))
+
+    def redrive(
+        self, service: str, pairs: Iterable[tuple[str, str]], *, max_queue_length: int, deadline_in_ms: int
+    ) -> list[tuple[str, str]]:
+        """*pairs*: (dead letter's id, id of the new request); new id '' for what is none, '-' if the queue is full."""
+        flat = [part for pair in pairs for part in pair]
+        rows = self.scripts.call("redrive", service, max_queue_length, deadline_in_ms, fresh_id(), *flat)
+        return [(_text(row[0]), _text(row[1])) for row in rows]
+
+    def discard(self, service: str, request_ids: Iterable[str]) -> list[str]:
+        """The ids that were dead letters and are none any more."""
+        return [_text(found) for found in self.scripts.call("discard", service, *request_ids)]
+
     # ----------------------------------------------------------------------------------------------------- reads
-    def look(self, service: str, request_id: str) -> tuple[int, int, dict[str, str]] | None:
-        """(position or -1, depth, the LOOK_FIELDS that are set); None when unknown."""
+    def look(self, service: str, request_id: str) -> Seen | None:
+        """The LOOK_FIELDS that are set, and its place; None when unknown."""
         reply = self.scripts.call("look", service, request_id, *LOOK_FIELDS)
         if not reply:
             return None
-        fields = {name: _text(value) for name, value in zip(LOOK_FIELDS, reply[2:], strict=False) if value is not None}
-        return int(reply[0]), int(reply[1]), fields
+        position, depth, now_ms, running, mean, runs, started, paused, *values = reply
+        # the server drops trailing fields that are not set
+        fields = {name: _text(value) for name, value in zip(LOOK_FIELDS, values, strict=False) if value is not None}
+        return Seen(position, depth, now_ms, running, float(mean), runs, int(float(started)), bool(paused), fields)
+
+    def peek(self, service: str, request_ids: Iterable[str]) -> list[tuple[int, int]]:
+        """(changes so far, position) per id; -1 where unknown or not waiting."""
+        return [(int(row[0]), int(row[1])) for row in self.scripts.call("peek", service, *request_ids)]
+
+    def logs(self, service: str, request_id: str) -> list[LogLine]:
+        """What the target logged of a request, at most LOG_LINES_KEPT lines, oldest first."""
+        rows: Any = scripts.guard(self.client.redis.lrange, keys.log_key(service, request_id), 0, -1)
+        parts = (_text(row).split(" ", 3) for row in rows)
+        return [LogLine(int(event), int(at_ms), level, message) for event, at_ms, level, message in parts]
+
+    def letters(self, service: str, *, after: int, most: int) -> tuple[int, list[Letter]]:
+        """How many dead letters there are, and a page of them, oldest first."""
+        count, rows = self.scripts.call("rear", service, after, most, *LETTER_FIELDS)
+        page = []
+        for index, request_id, *values in rows:
+            fields = {name: _text(v) for name, v in zip(LETTER_FIELDS, values, strict=False) if v is not None}
+            page.append(Letter(int(float(index)), _text(request_id), fields))
+        return int(count), page
+
+    def overview(self, service: str) -> Overview | None:
+        """None when the service is not registered."""
+        reply = self.scripts.call("overview", service)
+        if not reply:
+            return None
+        found = Overview._make(reply)
+        return found._replace(paused=bool(found.paused), held=bool(found.held), mean_run_ms=float(found.mean_run_ms))
+
+    def alive(self) -> tuple[int | None, list[Alive]]:
+        """Age of the last sweep, ms, None before the first; and the processes that were heard of in the last minute."""
+        sweep_age, rows = self.scripts.call("alive")
+        found = []
+        for name, value in zip(rows[::2], rows[1::2], strict=True):
+            age, _, about = _text(value).partition(" ")
+            found.append(Alive(_text(name), int(age), about))
+        return (None if sweep_age < 0 else int(sweep_age)), found
+
+    def last_index(self, service: str, queue: str) -> int:
+        """The last index given in *queue*: input, sink or rear."""
+        value: bytes | None = scripts.guard(self.client.redis.hget, keys.service_key(service, "seq"), queue)
+        return int(value or 0)
 
     def result_body(self, service: str, request_id: str) -> bytes | None:
         """The kept answer, None when there is none."""

@@ -9,7 +9,7 @@ import threading
 import time
 
 from eas_queue.engine.service import Service
-from eas_queue.store.store import Leased
+from eas_queue.store.shapes import Leased
 
 
 class Closed(enum.Enum):

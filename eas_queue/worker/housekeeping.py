@@ -16,6 +16,7 @@ import redis
 
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.errors import EngineError
+from eas_queue.engine.processes import about, process_name
 from eas_queue.store import errors as store_errors
 from eas_queue.store import keys
 from eas_queue.worker.attempt import Closed
@@ -119,7 +120,12 @@ class Housekeeping:
             if not self._registered:
                 self._engine.register_listed()
                 self._registered = True
-            swept = self._store.sweep(every_ms=round(self._sweep_s * 1000), report_most=REPORT_MOST)
+            swept = self._store.sweep(
+                every_ms=round(self._sweep_s * 1000),
+                process=process_name(),
+                about=about("worker", seats=self._pump.seats.capacity, busy=len(self._pump.attempts)),
+                report_most=REPORT_MOST,
+            )
         except (store_errors.StoreError, EngineError) as exc:
             if not self._away:
                 log.warning("redis_away error=%s", exc)

@@ -20,7 +20,8 @@ from eas_queue.engine.retry import NoAnswer
 from eas_queue.engine.service import Service
 from eas_queue.forward import Forwarder
 from eas_queue.store import errors as store_errors
-from eas_queue.store.store import Ended, Leased, Requeued, fresh_id
+from eas_queue.store.shapes import Ended, Leased, Requeued
+from eas_queue.store.store import fresh_id
 from eas_queue.worker.attempt import Attempt, Closed
 from eas_queue.worker.reporter import Reporter
 from eas_queue.worker.seats import Seats

@@ -15,7 +15,7 @@ from typing import Any
 from celery import Celery
 
 from eas_queue.store.kick import TASK_NAME
-from eas_queue.store.store import Ended, Requeued
+from eas_queue.store.shapes import Ended, Requeued
 from eas_queue.worker.attempt import Attempt, Closed
 
 log = logging.getLogger("eas_queue.worker")

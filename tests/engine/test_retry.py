@@ -12,7 +12,7 @@ import pytest
 from eas_queue.engine import retry
 from eas_queue.engine.retry import Answer, NoAnswer, after_attempt
 from eas_queue.engine.service import Service, ServiceSettings
-from eas_queue.store.store import Ended, Leased, Requeued
+from eas_queue.store.shapes import Ended, Leased, Requeued
 
 DAY_MS = 86_400_000
 

@@ -19,16 +19,17 @@ import random, threading, time
 from eas_queue.engine.waiting import Waits
 from eas_queue.store import keys
 from eas_queue.store.client import Client
+from eas_queue.store.store import Store
 
 client = Client(sys.argv[1])
-waits, stop = Waits(client), threading.Event()
+waits, stop = Waits(Store(client)), threading.Event()
 
 def churn():
     while not stop.is_set():
-        with waits.watching(f"r{random.randrange(50)}") as waiter:
-            waiter.starts(0.02 + random.random() * 0.05)
-            while waiter.wait():
-                pass
+        with waits.watching("s", f"r{random.randrange(50)}", end_only=False) as waiter:
+            until_s = time.monotonic() + 0.02 + random.random() * 0.05
+            while (left_s := until_s - time.monotonic()) > 0:
+                waiter.wait(left_s)
 
 threads = [threading.Thread(target=churn) for _ in range(40)]
 for thread in threads:
@@ -39,11 +40,10 @@ for _ in range(20):
 stop.set()
 for thread in threads:
     thread.join(10)
-with waits.watching("last") as waiter:
-    waiter.starts(5)
+with waits.watching("s", "last", end_only=False) as waiter:
     waiter.woken.clear()
     started_s = time.monotonic()
-    while not waiter.woken.wait(0.1):
+    while not waiter.wait(0.1):
         client.redis.publish(keys.note_channel("last"), "x")
         assert time.monotonic() - started_s < 2, "nobody listens any more"
 assert not waits._waiters

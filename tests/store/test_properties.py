@@ -22,14 +22,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from eas_queue.engine import ids
 from eas_queue.store import keys
-from eas_queue.store.store import Ended, Leased, Requeued
+from eas_queue.store.shapes import Ended, Leased, Requeued
 from tests.support.drive import DEAD, FAILED, HAND_BACK, LEASE_MS, RETRY, SUCCEEDED, TERMINAL, Driver
 from tests.support.server import RedisServer
 
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "60"))
 SHRINK = os.environ.get("PROPERTY_SHRINK") == "1"  # minutes of work, wanted only when a failure is looked into
 SERVICES = ("a", "b", "c")
+HOLDS = "c"  # with room for so many results in its sink:
+SINK_ROOM = 3
 MAX_ATTEMPTS = 3
 ENDS: dict[str, Ended | Requeued | None] = {
     "succeeded": SUCCEEDED,
@@ -53,6 +56,8 @@ class Histories(RuleBasedStateMachine):
         self.held: list[Leased] = []  # by workers that are alive
         self.abandoned: list[Leased] = []  # by dead or frozen ones
         self.tokens: set[str] = set()
+        self.by_key: dict[tuple[str, str], tuple[str, str]] = {}  # (service, key) -> (id, fingerprint)
+        self.read = 0  # items taken out of the holding sink
         self.indexes: dict[str, list[int]] = {name: [] for name in SERVICES}
         self.now_ms = 1_800_000_000_000
         self.drive.set_time(self.now_ms)
@@ -61,7 +66,12 @@ class Histories(RuleBasedStateMachine):
     @initialize(caps=st.tuples(*(st.integers(1, 4) for _ in SERVICES)), weights=st.tuples(*(st.integers(1, 3),) * 3))
     def services(self, caps: tuple[int, ...], weights: tuple[int, ...]) -> None:
         for name, cap, weight in zip(SERVICES, caps, weights, strict=True):
-            self.drive.register(name, max_concurrency=cap, weight=weight, max_attempts=MAX_ATTEMPTS)
+            self.register(name, cap, weight=weight)
+
+    def register(self, name: str, cap: int, **options: Any) -> None:
+        if name == HOLDS:
+            options |= {"hold": True, "max_sink_length": SINK_ROOM}
+        self.drive.register(name, max_concurrency=cap, max_attempts=MAX_ATTEMPTS, **options)
 
     # --------------------------------------------------------------------------------------------------- clients
     @rule(
@@ -82,6 +92,68 @@ class Histories(RuleBasedStateMachine):
         self.indexes[service].append(index)
         self.submitted[request_id] = service
 
+    @rule(service=st.sampled_from(SERVICES), key=st.sampled_from("kl"), body=st.sampled_from("xy"), room=st.booleans())
+    def submit_with_key(self, service: str, key: str, body: str, room: bool) -> None:
+        """The first one stores, whatever comes later under this key does not: same body, same request."""
+        known = self.by_key.get((service, key))
+        limit = 100_000 if room else 0
+        options: dict[str, Any] = {"idempotency": (key, body), "max_queue_length": limit}
+        _, reply = self.drive.submit_reply(service, **options)
+        if known is None:
+            assert reply[0] == (1 if room else 0)
+            if room:
+                assert reply[5] == 0
+                self.by_key[service, key] = reply[4].decode(), body
+                self.submitted[reply[4].decode()] = service
+                self.indexes[service].append(int(reply[1]))
+        elif known[1] == body:
+            assert (reply[0], reply[4].decode(), reply[5]) == (1, known[0], 1), "full or not, it is answered again"
+        else:
+            assert reply == [-3]
+
+    @precondition(lambda self: self.submitted)
+    @rule(data=st.data(), twice=st.booleans(), room=st.booleans())
+    def redrive(self, data: st.DataObject, twice: bool, room: bool) -> None:
+        service = data.draw(st.sampled_from(SERVICES))
+        letters = self.drive.members(service, "rear")
+        chosen = data.draw(st.sampled_from([i for i in self.submitted if self.submitted[i] == service] or [""]))
+        new = ids.new_id(self.drive.numbers[service])
+        options = {"max_queue_length": 100_000 if room else 0, "deadline_in_ms": 0}
+        rows = self.drive.store.redrive(service, [(chosen, new)], **options)
+        if chosen in letters and room:
+            assert rows == [(chosen, new)]
+            self.submitted[new] = service
+            self.indexes[service].append(int(self.drive.raw.hget(keys.record_key(service, new), "index")))
+            if twice:
+                assert self.drive.store.redrive(service, [(chosen, new)], **options) == rows
+        else:
+            assert rows == [(chosen, "-" if chosen in letters else "")]
+        assert chosen not in self.drive.members(service, "rear") or not room
+
+    @rule(service=st.sampled_from(SERVICES))
+    def discard(self, service: str) -> None:
+        letters = list(self.drive.members(service, "rear"))
+        assert self.drive.store.discard(service, [*letters[:1], "unknown"]) == letters[:1]
+
+    @precondition(lambda self: self.drive.members(HOLDS, "sink"))
+    @rule()
+    def sink_is_read(self) -> None:
+        """Somebody takes an item out of the sink that holds its service. Stands in for the consumers to come."""
+        self.read += 1
+        self.drive.raw.zpopmin(keys.service_key(HOLDS, "sink"))
+        self.drive.store.pause(HOLDS, True)  # whatever changes a service looks whether it can start work
+        self.drive.store.pause(HOLDS, False)
+
+    @precondition(lambda self: self.held or self.abandoned)
+    @rule(data=st.data(), lines=st.integers(0, 2))
+    def target_reports(self, data: st.DataObject, lines: int) -> None:
+        work = data.draw(st.sampled_from(self.held + self.abandoned))
+        before = self.drive.raw.hmget(keys.record_key(work.service, work.request_id), "state", "token", "events")
+        taken = self.drive.progress(work, '{"step": 1}', *[("info", "a line")] * lines)
+        assert taken == (before[:2] == [b"running", work.token.encode()]), "fenced as its lease is"
+        after = int(self.drive.raw.hget(keys.record_key(work.service, work.request_id), "events"))
+        assert after == int(before[2]) + (lines + 1 if taken else 0)
+
     @precondition(lambda self: self.submitted)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
@@ -98,7 +170,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(service=st.sampled_from(SERVICES), cap=st.integers(1, 4))
     def change_cap(self, service: str, cap: int) -> None:
-        self.drive.register(service, max_concurrency=cap, max_attempts=MAX_ATTEMPTS)
+        self.register(service, cap)
 
     # --------------------------------------------------------------------------------------------------- messages
     @rule(most=st.integers(1, 5))
@@ -135,6 +207,11 @@ class Histories(RuleBasedStateMachine):
                 busy = len(self.drive.members(service, "lease")) + len(self.drive.members(service, "ghost"))
                 assert busy <= self.drive.caps[service], "I2: the cap holds at each claim"
                 assert self.drive.raw.hget(keys.service_key(service, "cfg"), "paused") != b"1"
+                if service == HOLDS:
+                    assert (
+                        len(self.drive.members(service, "sink")) + len(self.drive.members(service, "lease"))
+                        <= SINK_ROOM
+                    )
         for work in works:
             assert work.token not in self.tokens, "I7: a token is never used twice"
             assert work.attempt <= MAX_ATTEMPTS
@@ -234,12 +311,17 @@ class Histories(RuleBasedStateMachine):
             while (kick_id := self.drive.take_kick()) is not None:
                 for work in self.drive.start(5, kick_id=kick_id):
                     self.drive.finish(work, SUCCEEDED)
+                while self.drive.members(HOLDS, "sink"):
+                    self.sink_is_read()
             self.invariants_hold()
         assert len(self.ended) == len(self.submitted), "it does not drain"
         for service in self.drive.numbers:
             listed = set(self.drive.members(service, "sink"))
             answered = {i for i, state in self.ended.items() if state in ("succeeded", "failed")}
-            assert listed == {i for i in answered if self.submitted[i] == service}
+            if service != HOLDS:
+                assert listed == {i for i in answered if self.submitted[i] == service}
+            else:  # evicted nothing, and nothing stands there twice
+                assert len(listed) + self.read == len([i for i in answered if self.submitted[i] == service])
         for request_id, state in self.ended.items():
             text: Any = self.drive.raw.get(keys.celery_result_key(request_id))
             expected = {"succeeded": "SUCCESS", "failed": "FAILURE", "cancelled": "REVOKED", "expired": "REVOKED"}

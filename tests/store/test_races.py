@@ -203,7 +203,7 @@ def test_one_of_many_sweeps_runs(drive: Driver) -> None:
     drive.submit()
     drive.raw.delete(keys.SWEEP_LOCK)
 
-    answers = race(THREADS, lambda _: drive.store.sweep(every_ms=60_000))
+    answers = race(THREADS, lambda _: drive.store.sweep(every_ms=60_000, process="test"))
 
     assert len([answer for answer in answers if answer.was_our_turn]) == 1
 
@@ -255,7 +255,7 @@ def test_a_look_during_a_claim_sees_a_place_or_a_run_never_both(drive: Driver) -
             lambda i, request_id=request_id: drive.store.look("s", request_id) if i == 0 else drive.start(),
         )
 
-        position, depth, fields = found
+        position, depth, fields = found.position, found.depth, found.fields
         assert (fields["state"], position, depth) in (("queued", 0, 1), ("running", -1, 0))
         drive.store.cancel("s", request_id)
         drive.raw.delete(keys.service_key("s", "ghost"))
@@ -272,6 +272,145 @@ def test_one_of_many_processes_that_meet_a_new_server_moves_the_indexes(drive: D
     assert sorted(answers) == [0] * (THREADS - 1) + [1]
     _, reply = drive.submit_reply()
     assert int(reply[1]) == 1 + scripts.INDEX_JUMP + 1
+
+
+@races("submit")
+def test_one_idempotency_key_from_fifty_threads_is_one_request(drive: Driver) -> None:
+    drive.register(max_concurrency=1)
+
+    replies = race(50, lambda _: drive.submit_reply(idempotency=("key", "body"))[1])
+
+    assert {reply[0] for reply in replies} == {1}
+    assert len({reply[4] for reply in replies}) == len({int(reply[1]) for reply in replies}) == 1
+    assert sorted(reply[5] for reply in replies) == [0] + [1] * 49
+    assert [name.encode() for name in drive.members("s", "wait")] == [replies[0][4]]
+
+
+@races("submit")
+def test_a_bucket_of_five_lets_five_of_many_pass(drive: Driver) -> None:
+    drive.register()
+    drive.raw.script_flush()
+
+    replies = race(THREADS, lambda _: drive.submit_reply(rate=("token", 60_000, 5))[1])
+
+    assert sorted(reply[0] for reply in replies) == [-2] * (THREADS - 5) + [1] * 5
+
+
+@races("progress")
+def test_progress_and_the_end_of_its_attempt_have_an_order(drive: Driver) -> None:
+    for _ in range(20):
+        request_id = drive.submit()
+        (work,) = drive.start()
+
+        noted, (taken, _) = race(
+            2,
+            lambda i, work=work: drive.progress(work, "{}", ("info", "line")) if i == 0 else drive.finish(work),
+        )
+
+        assert taken
+        assert len(drive.store.logs("s", request_id)) == noted
+        assert not noted or drive.raw.ttl(keys.log_key("s", request_id)) > 0, "the log goes with its record"
+
+
+@races("progress")
+def test_lines_of_many_reports_are_numbered_once_each(drive: Driver) -> None:
+    request_id = drive.submit()
+    (work,) = drive.start()
+
+    race(THREADS, lambda i: drive.progress(work, "", ("info", f"{i}a"), ("info", f"{i}b")))
+
+    lines = drive.store.logs("s", request_id)
+    events = [line.event for line in lines]
+    assert events == sorted(set(events))
+    assert [line.message[:-1] for line in lines[::2]] == [line.message[:-1] for line in lines[1::2]], "kept together"
+
+
+@races("redrive")
+def test_one_of_many_redrives_takes_a_dead_letter(drive: Driver) -> None:
+    request_id = dead_letter(drive)
+
+    answers = race(THREADS, lambda _: drive.redrive(request_id))
+
+    new = [rows[0][1] for rows in answers if rows[0][1]]
+    assert len(new) == 1
+    assert list(drive.members("s", "wait")) == new
+    assert drive.raw.hget(keys.record_key("s", request_id), "redriven_as").decode() == new[0]
+
+
+@races("discard")
+def test_a_dead_letter_is_redriven_or_discarded_never_both(drive: Driver) -> None:
+    for _ in range(20):
+        request_id = dead_letter(drive)
+
+        rows, gone = race(
+            2,
+            lambda i, request_id=request_id: (
+                drive.redrive(request_id) if i == 0 else drive.store.discard("s", [request_id])
+            ),
+        )
+
+        assert bool(rows[0][1]) != bool(gone)
+        drive.store.cancel("s", rows[0][1])
+        assert drive.members("s", "rear") == {}
+
+
+@races("rear")
+def test_a_page_of_dead_letters_is_of_one_moment(drive: Driver) -> None:
+    for _ in range(20):
+        letters = [dead_letter(drive) for _ in range(3)]
+
+        (count, page), _ = race(
+            2,
+            lambda i, letters=letters: (
+                drive.store.letters("s", after=0, most=10) if i == 0 else drive.store.discard("s", letters)
+            ),
+        )
+
+        assert (count, [letter.request_id for letter in page]) in ((3, letters), (0, []))
+
+
+@races("overview")
+def test_an_overview_counts_each_request_once(drive: Driver) -> None:
+    for _ in range(20):
+        drive.submit()
+
+        found, works = race(2, lambda i: drive.store.overview("s") if i == 0 else drive.start())
+
+        assert found.startable + found.running == 1
+        drive.finish(works[0])
+
+
+@races("peek")
+def test_a_peek_during_a_claim_sees_the_change_or_the_place(drive: Driver) -> None:
+    for _ in range(20):
+        request_id = drive.submit()
+
+        found, works = race(
+            2,
+            lambda i, request_id=request_id: drive.store.peek("s", [request_id]) if i == 0 else drive.start(),
+        )
+
+        assert found in ([(0, 0)], [(1, -1)])
+        drive.finish(works[0])
+
+
+@races("alive")
+def test_the_processes_that_sweep_at_once_are_all_alive_and_one_sweep_is_noted(drive: Driver) -> None:
+    drive.submit()
+
+    race(THREADS, lambda i: drive.store.sweep(every_ms=60_000, process=f"p{i}", about=f'{{"i": {i}}}'))
+
+    age_ms, found = drive.store.alive()
+    assert age_ms is not None
+    assert age_ms < 5000
+    assert {process.name: process.about for process in found} == {f"p{i}": f'{{"i": {i}}}' for i in range(THREADS)}
+
+
+def dead_letter(drive: Driver) -> str:
+    request_id = drive.submit()
+    (work,) = drive.start()
+    drive.finish(work, DEAD)
+    return request_id
 
 
 @races("finish")
@@ -306,5 +445,7 @@ def test_scripts_are_the_only_writers(raw: redis.Redis) -> None:
 
     text = inspect.getsource(module)
     assert [
-        line for line in text.splitlines() if ".client.redis." in line and ".hget" not in line and ".ping" not in line
+        line
+        for line in text.splitlines()
+        if ".client.redis." in line and not any(read in line for read in (".hget", ".lrange", ".ping"))
     ] == []

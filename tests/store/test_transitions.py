@@ -294,7 +294,7 @@ class TestLeases:
         found = drive.store.look("s", request_id)
 
         assert found is not None
-        assert (found[2]["state"], found[2]["error_type"]) == ("failed", "WorkerLost")
+        assert (found.fields["state"], found.fields["error_type"]) == ("failed", "WorkerLost")
         assert list(drive.members("s", "rear")) == [request_id]
 
     def test_a_request_of_one_attempt_is_never_sent_twice(self, drive: Driver) -> None:
@@ -411,11 +411,11 @@ class TestUnseenEnds:
         drive.pass_time(10)
         drive.sweep()
 
-        others_turn = drive.store.sweep(every_ms=60_000, report_most=10)
+        others_turn = drive.store.sweep(every_ms=60_000, process="test", report_most=10)
 
         assert not others_turn.was_our_turn
         assert others_turn.unreported == [("s", cancelled, "cancelled"), ("s", expired, "expired")]
-        assert drive.store.sweep(every_ms=60_000, report_most=10).unreported == []
+        assert drive.store.sweep(every_ms=60_000, process="test", report_most=10).unreported == []
 
     def test_a_cancel_whose_holder_has_died_is_left_to_others(self, drive: Driver) -> None:
         request_id = drive.submit()
@@ -424,7 +424,9 @@ class TestUnseenEnds:
         drive.pass_time(10_001)
         drive.sweep()
 
-        assert drive.store.sweep(every_ms=60_000, report_most=10).unreported == [("s", request_id, "cancelled")]
+        assert drive.store.sweep(every_ms=60_000, process="test", report_most=10).unreported == [
+            ("s", request_id, "cancelled")
+        ]
 
     def test_an_end_that_a_worker_saw_is_not_left_to_others(self, drive: Driver) -> None:
         drive.submit()

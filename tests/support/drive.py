@@ -14,7 +14,8 @@ from typing import Any
 from eas_queue.engine import ids
 from eas_queue.store import keys
 from eas_queue.store.client import Client
-from eas_queue.store.store import Ended, Leased, Requeued, Store, fresh_id
+from eas_queue.store.shapes import Ended, Leased, Requeued, progress_token
+from eas_queue.store.store import Store, fresh_id
 
 LEASE_MS = 30_000
 TERMINAL = ("succeeded", "failed", "cancelled", "expired")
@@ -58,6 +59,7 @@ class Driver:
     store: Store = field(init=False)
     numbers: dict[str, int] = field(default_factory=dict)
     caps: dict[str, int] = field(default_factory=dict)
+    holds: dict[str, int] = field(default_factory=dict)  # service -> max_sink_length, where a full sink holds it
     _callers: itertools.count[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
@@ -77,6 +79,9 @@ class Driver:
         assert number is not None
         self.numbers[service] = number
         self.caps[service] = settings["max_concurrency"]
+        self.holds.pop(service, None)
+        if settings.get("hold"):
+            self.holds[service] = settings["max_sink_length"]
         return number
 
     def submit_reply(self, service: str = "s", **changes: Any) -> tuple[str, Any]:
@@ -94,9 +99,21 @@ class Driver:
         return request_id, self.store.submit(service, request_id, **arguments)
 
     def submit(self, service: str = "s", **changes: Any) -> str:
-        request_id, reply = self.submit_reply(service, **changes)
+        _, reply = self.submit_reply(service, **changes)
         assert reply[0] == 1, reply
+        request_id: str = reply[4].decode()
         return request_id
+
+    def redrive(self, *request_ids: str, service: str = "s", **changes: Any) -> list[tuple[str, str]]:
+        arguments: dict[str, Any] = {"max_queue_length": 100_000, "deadline_in_ms": 0} | changes
+        pairs = [(request_id, ids.new_id(self.numbers[service])) for request_id in request_ids]
+        return self.store.redrive(service, pairs, **arguments)
+
+    def progress(self, work: Leased, progress: str = "", *lines: tuple[str, str]) -> bool:
+        """As the target of this attempt, with the token that it was given."""
+        return self.store.progress(
+            work.service, work.request_id, progress_token(work.token), progress=progress, lines=lines
+        )
 
     def caller(self) -> str:
         return f"test.{next(self._callers)}"
@@ -113,7 +130,7 @@ class Driver:
     def sweep(self) -> Any:
         """A sweep now, whoever swept before."""
         self.raw.delete(keys.SWEEP_LOCK)
-        return self.store.sweep(every_ms=1000)
+        return self.store.sweep(every_ms=1000, process="test")
 
     def pass_time(self, ms: int) -> None:
         """Move the clock of all scripts. Nothing else may set skew_ms."""
@@ -173,11 +190,14 @@ class Driver:
                     assert result is None
             for name, found in (("wait", wait), ("delay", delay), ("lease", lease)):
                 assert set(found) <= set(states), f"{name} holds requests without a record"
+            assert set(self.members(service, "run")) == set(lease), "the runs that the ETA counts are the leases"
             deadlines = self.members(service, "dl")
             assert set(deadlines) <= set(wait) | set(delay), "a deadline outlives the waiting it bounds"
             cfg = self.raw.hgetall(keys.service_key(service, "cfg"))
             paused = cfg.get(b"paused") == b"1"
-            if wait and not paused and len(lease) + len(ghosts) < self.caps[service]:
+            sink = len(self.members(service, "sink"))
+            room = service not in self.holds or sink + len(lease) < self.holds[service]
+            if wait and not paused and room and len(lease) + len(ghosts) < self.caps[service]:
                 ready.add(service)
                 if min(wait.values()) < 155 * 2**44:
                     high.add(service)
@@ -194,14 +214,22 @@ class Driver:
 
     def check_keys(self) -> None:
         """Every key is one that keys.py names, and has a TTL or is on the list of those that may stay."""
-        stay = {keys.SYS, keys.SERVICES, keys.NUMBERS, keys.READY, keys.READY_HIGH, keys.KICKS, keys.DUE}
+        stay = {keys.SYS, keys.SERVICES, keys.NUMBERS, keys.READY, keys.READY_HIGH, keys.KICKS, keys.DUE, keys.ALIVE}
         stay |= {keys.QUEUE_NORMAL, keys.QUEUE_HIGH}
         for service in self.numbers:
             stay |= {keys.service_key(service, suffix) for suffix in keys.SERVICE_SUFFIXES}
         records = tuple(keys.record_key(service, "") for service in self.numbers)
+        logs = {keys.log_key(service, ""): keys.record_key(service, "") for service in self.numbers}
+        idempotency = {keys.idempotency_key(service, ""): keys.record_key(service, "") for service in self.numbers}
         for key in self.raw.scan_iter(count=1000):
             name = key.decode()
             if name in stay or self.raw.ttl(name) > 0:
                 continue
+            for prefix, record_prefix in logs.items():  # these live as long as their record
+                if name.startswith(prefix):
+                    name = record_prefix + name.removeprefix(prefix)
+            for prefix, record_prefix in idempotency.items():
+                if name.startswith(prefix):
+                    name = record_prefix + self.raw.get(name).decode().partition(" ")[0]
             assert name.startswith(records), f"{name} has no TTL and is not on the list"
             assert self.raw.hget(name, "state") in (b"queued", b"running"), f"{name} has ended and has no TTL"

@@ -12,7 +12,7 @@ redis.call('ZREM', s.wait, id)
 redis.call('ZREM', s.delay, id)
 redis.call('ZREM', s.dl, id)
 if state == 'running' then
-  redis.call('ZREM', s.lease, id)
+  free_slot(s, id)
   redis.call('ZADD', s.ghost, now + GHOST_MS, id .. '/' .. f[2])
   due(s, now + GHOST_MS)
   redis.call('PUBLISH', CANCEL_CHANNEL, id .. ' ' .. f[2])

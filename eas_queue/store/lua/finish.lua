@@ -10,12 +10,21 @@
 -- RETURNS {fenced, work}: fenced 1 when the outcome was taken, 0 when the lease was lost; work as start.lua returns it
 local s, id, token, outcome = service(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local r = record(s, id)
-local f = redis.call('HMGET', r, 'state', 'token', 'won')
+local f = redis.call('HMGET', r, 'state', 'token', 'won', 'started_ms')
 local taken = 0
+
+-- How long the target takes, as a mean of the latest runs: the ETA stands on it.
+local function note_run(ran_ms)
+  local kept = redis.call('HMGET', s.cfg, 'run_ms', 'run_n')
+  local mean, n = number(kept[1]), number(kept[2]) + 1
+  mean = mean + (ran_ms - mean) / math.min(n, RUN_SAMPLES)
+  redis.call('HSET', s.cfg, 'run_ms', string.format('%.1f', mean), 'run_n', n)
+end
+
 if f[1] == 'running' and f[2] == token then
   taken = 1
   redis.call('HSET', r, 'won', token)
-  redis.call('ZREM', s.lease, id)
+  free_slot(s, id)
   if outcome == 'succeeded' or outcome == 'failed' then
     local fields = { 'status_code', ARGV[9], 'headers', ARGV[10], 'result', ARGV[11], 'from_target', ARGV[12],
       'result_bytes', #ARGV[11] }
@@ -23,6 +32,7 @@ if f[1] == 'running' and f[2] == token then
       for _, v in ipairs({ 'error_type', ARGV[13], 'error', ARGV[14] }) do fields[#fields + 1] = v end
     end
     finish_record(s, id, outcome, fields, outcome == 'succeeded' and 'SUCCESS' or 'FAILURE', ARGV[15])
+    if ARGV[12] == '1' then note_run(now - number(f[4])) end
     if ARGV[16] == '1' then dead_letter(s, id) end
   else
     redis.call('HSET', r, 'error_type', ARGV[10], 'error', ARGV[11])

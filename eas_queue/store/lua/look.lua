@@ -1,11 +1,17 @@
 #!lua flags=no-writes
--- One consistent look at a request: its record without bodies, its place and the length of its queue.
+-- One consistent look at a request: its record without bodies, its place, and what an estimate of its end needs.
 -- ARGV[1] service  [2] id  [3..] record fields
--- RETURNS {position, depth, field values..}: position counts the requests that will start before it, -1 unless it waits
--- | CODES {} unknown
+-- RETURNS {position, depth, now_ms, running, mean run, ms, how many runs it stands on, start of the run whose slot it
+-- will get, ms, paused 1 or 0, field values..}: position counts the requests that will start before it, -1 unless it
+-- waits; the mean and the start are text, '0' where there is none | CODES {} unknown
 local s, id = service(ARGV[1]), ARGV[2]
 local values = redis.call('HMGET', record(s, id), unpack(ARGV, 3))
 if not values[1] then return {} end
 local position = redis.call('ZRANK', s.wait, id)
-local depth = redis.call('ZCARD', s.wait) + redis.call('ZCARD', s.delay)
-return { position or -1, depth, unpack(values) }
+local runs, slot_started = redis.call('ZCARD', s.run), '0'
+if position and runs > 0 then -- with equal runs, slots become free in the order in which they were taken, round and round
+  slot_started = redis.call('ZRANGE', s.run, position % runs, position % runs, 'WITHSCORES')[2]
+end
+local kept = redis.call('HMGET', s.cfg, 'run_ms', 'run_n')
+return { position or -1, waiting(s), now, runs, kept[1] or '0', number(kept[2]), slot_started, s.paused and 1 or 0,
+  unpack(values) }

@@ -10,6 +10,7 @@ local UNREPORTED_MAX = 10000   -- as many tasks as Flower keeps
 local GHOST_MS = 10000         -- a cancelled call keeps its slot until its holder closed it, this long at most
 local CLAIM_BYTES_MAX = 4194304 -- a claim of many requests stops after this much payload
 local EXPIRED_PER_CLAIM_MAX = 1000
+local RUN_SAMPLES = 32         -- the mean run time follows about this many of the latest runs
 local STARVATION_EVERY = 16    -- every 16th claim asks the fair order first, so that high priority never starves
 
 local now, sys_vt
@@ -29,10 +30,12 @@ local function service(name)
   local s = seen[name]
   if s then return s end
   s = service_keys(name)
-  local c = redis.call('HMGET', s.cfg, 'cap', 'weight', 'max_attempts', 'ttl_ms', 'sink', 'max_sink', 'paused', 'vtime')
+  local c = redis.call('HMGET', s.cfg, 'cap', 'weight', 'max_attempts', 'ttl_ms', 'sink', 'max_sink', 'paused', 'vtime',
+    'hold')
   s.known = c[1] and true or false
   s.cap, s.weight, s.max_attempts, s.ttl_ms = number(c[1]), number(c[2]), number(c[3]), number(c[4])
   s.sink_on, s.max_sink, s.paused, s.vtime = c[5] == '1', number(c[6]), c[7] == '1', number(c[8])
+  s.hold = s.sink_on and c[9] == '1'
   seen[name] = s
   return s
 end
@@ -41,13 +44,19 @@ local function record(s, id) return s.records .. id end
 
 local function running(s) return redis.call('ZCARD', s.lease) + redis.call('ZCARD', s.ghost) end
 
+-- Whether the sink, which this service must not evict from, could not take one more result.
+local function is_held(s)
+  return s.hold and redis.call('ZCARD', s.sink) + redis.call('ZCARD', s.lease) >= s.max_sink
+end
+
 local function due(s, at_ms) redis.call('ZADD', DUE, 'LT', at_ms, s.name) end
 
--- The only writer of READY and READY_HIGH: member exactly when work waits, a slot is free and nobody paused it.
+-- The only writer of READY and READY_HIGH: member exactly when work waits, a slot is free, the sink has room where it
+-- must hold every result, and nobody paused it.
 -- A service that becomes ready enters at the virtual time of now, so that idling earns no credit.
 local function touch(s)
   local head = redis.call('ZRANGE', s.wait, 0, 0, 'WITHSCORES')
-  if not head[1] or s.paused or running(s) >= s.cap then
+  if not head[1] or s.paused or running(s) >= s.cap or is_held(s) then
     redis.call('ZREM', READY, s.name)
     redis.call('ZREM', READY_HIGH, s.name)
     return
@@ -76,6 +85,40 @@ local function kick(id)
     redis.call('LPUSH', QUEUE_NORMAL, table.concat(KICK_NORMAL, id))
   end
 end
+
+-- ------------------------------------------------------------------------------------------------- changes
+-- A request has changed: whoever waits for it looks again. The counter orders its changes for those who resume.
+local function changed(s, id, what, by)
+  redis.call('HINCRBY', record(s, id), 'events', by or 1)
+  redis.call('PUBLISH', NOTE_PREFIX .. id, what)
+end
+
+local function take_slot(s, id, lease_ms)
+  redis.call('ZADD', s.lease, now + lease_ms, id)
+  redis.call('ZADD', s.run, now, id)
+  due(s, now + lease_ms)
+end
+
+local function free_slot(s, id)
+  redis.call('ZREM', s.lease, id)
+  redis.call('ZREM', s.run, id)
+end
+
+-- A new request, at the end of its class. deadline_in_ms: 0 none. Returns its index.
+local function admit(s, id, class, deadline_in_ms, meta, body)
+  local index = redis.call('HINCRBY', s.seq, 'input', 1)
+  redis.call('HSET', record(s, id), 'state', 'queued', 'index', index, 'class', class, 'submitted_ms', now,
+    'meta', meta, 'body', body)
+  redis.call('ZADD', s.wait, score_of(tonumber(class), index), id)
+  if deadline_in_ms > 0 then
+    redis.call('HSET', record(s, id), 'deadline_ms', now + deadline_in_ms)
+    redis.call('ZADD', s.dl, now + deadline_in_ms, id)
+    due(s, now + deadline_in_ms)
+  end
+  return index
+end
+
+local function waiting(s) return redis.call('ZCARD', s.wait) + redis.call('ZCARD', s.delay) end
 
 -- ------------------------------------------------------------------------------------------- terminal states
 local function iso_date()
@@ -108,10 +151,11 @@ local function failure_json(exc_type, message, module)
   return cjson.encode({ exc_type = exc_type, exc_message = { message }, exc_module = module })
 end
 
--- Puts the request at the end of a bounded list of ended requests; the oldest leave when it is full.
+-- Puts the request at the end of a bounded list of ended requests; the oldest leave when it is full, unless it holds.
 local function list_ended(s, key, counter, id)
   local index = redis.call('HINCRBY', s.seq, counter, 1)
   redis.call('ZADD', key, index, id)
+  if s.hold and counter == 'sink' then return index end
   local over = redis.call('ZCARD', key) - s.max_sink
   if over > 0 then redis.call('ZREMRANGEBYRANK', key, 0, over - 1) end
   return index
@@ -128,9 +172,12 @@ local function finish_record(s, id, state, fields, celery_status, celery_json)
     redis.call('HSET', r, 'sink_index', list_ended(s, s.sink, 'sink', id))
     due(s, now + s.ttl_ms)
   end
+  local with_it = redis.call('HMGET', r, 'idem', 'log_n')
+  if with_it[1] then redis.call('PEXPIRE', s.idempotency .. with_it[1], s.ttl_ms) end
+  if with_it[2] then redis.call('PEXPIRE', s.logs .. id, s.ttl_ms) end
   redis.call('PEXPIRE', r, s.ttl_ms)
   celery_record(s, id, celery_status, celery_json)
-  redis.call('PUBLISH', NOTE_PREFIX .. id, state)
+  changed(s, id, state)
 end
 
 local function dead_letter(s, id)
@@ -172,7 +219,7 @@ local function requeue(s, id, delay_ms)
     redis.call('ZADD', s.dl, f[3], id)
     due(s, number(f[3]))
   end
-  redis.call('PUBLISH', NOTE_PREFIX .. id, 'queued')
+  changed(s, id, 'queued')
 end
 
 -- ---------------------------------------------------------------------------------------------------- claim
@@ -189,7 +236,7 @@ local WORK_FIELDS = { 'attempt', 'deadline_ms', 'meta', 'body', 'submitted_ms', 
 -- Leases up to n requests, best first, to the caller whose nonce this is; the answer is a flat list per request:
 -- service, id, token, attempt, meta, body, submitted_ms, deadline_ms, started_ms. Requests past their deadline end on the way.
 local function claim(n, nonce, lease_ms)
-  local got, bytes, passed, changed = {}, 0, 0, {}
+  local got, bytes, passed, touched = {}, 0, 0, {}
   while #got < n and bytes < CLAIM_BYTES_MAX and passed < EXPIRED_PER_CLAIM_MAX do
     local s, is_fair = pick()
     if not s then break end
@@ -205,24 +252,23 @@ local function claim(n, nonce, lease_ms)
       -- one claim leases many requests, and every lease has a token of its own
       local token = redis.call('HINCRBY', r, 'lease_seq', 1) .. '.' .. #got .. '.' .. nonce
       redis.call('HSET', r, 'state', 'running', 'attempt', attempt, 'token', token, 'started_ms', now)
-      redis.call('ZADD', s.lease, now + lease_ms, id)
-      due(s, now + lease_ms)
+      take_slot(s, id, lease_ms)
       if deadline_ms > 0 then redis.call('ZREM', s.dl, id) end
       local at = number(redis.call('ZSCORE', READY, s.name))
       s.vtime = at + 1 / s.weight
       -- Virtual time follows the fair order only: a flood of high priority must not put newcomers behind a backlog.
       if is_fair then sys_vt = math.max(sys_vt, at) end
       redis.call('ZADD', READY, 'XX', s.vtime, s.name)
-      redis.call('PUBLISH', NOTE_PREFIX .. id, 'running')
-      changed[s.name] = s
+      changed(s, id, 'running')
+      touched[s.name] = s
       got[#got + 1] = { s.name, id, token, attempt, f[3], f[4] or '', f[5], deadline_ms, now }
       bytes = bytes + #(f[4] or '')
     end
     touch(s)
   end
-  if next(changed) then
+  if next(touched) then
     redis.call('HSET', SYS, 'vt', sys_vt)
-    for _, s in pairs(changed) do redis.call('HSET', s.cfg, 'vtime', s.vtime) end
+    for _, s in pairs(touched) do redis.call('HSET', s.cfg, 'vtime', s.vtime) end
   end
   return got
 end

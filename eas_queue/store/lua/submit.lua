@@ -1,28 +1,48 @@
 #!lua
 -- Store a new request in its service's queue and, where it can start, announce work: one step, all or nothing.
--- Refused whole while the server is out of memory. Idempotent by id: sent again, it answers what it answered first.
+-- Refused whole while the server is out of memory. Idempotent by id, and by the client's own key where it sent one:
+-- sent again, it answers what it answered first.
 -- ARGV[1] service  [2] id  [3] its number as the caller knows it  [4] class 0..255  [5] deadline, ms from now (0 none)
 -- ARGV[6] max_queue_length  [7] meta, JSON  [8] body
--- RETURNS {1, index, state, submitted_ms} | CODES {0, waiting} full, {-1} the service is not registered: do that first
+-- ARGV[9] digest of the idempotency key ('' none)  [10] fingerprint of what is submitted
+-- ARGV[11] whose rate is limited ('' nobody's)  [12] ms between two submits  [13] how many may come at once
+-- RETURNS {1, index, state, submitted_ms, id, replayed: 1 when the key had been used}
+-- | CODES {0, waiting} full, {-1} the service is not registered: do that first, {-2, ms} too fast: not before then,
+-- {-3} the key was used for another submit
 local name, id = ARGV[1], ARGV[2]
 local s = service(name)
 if not s.known or redis.call('HGET', SERVICES, name) ~= ARGV[3] then return { -1 } end
-local r = record(s, id)
-local before = redis.call('HMGET', r, 'index', 'state', 'submitted_ms')
-if before[1] then return { 1, before[1], before[2], before[3] } end
-local waiting = redis.call('ZCARD', s.wait) + redis.call('ZCARD', s.delay)
-if waiting >= tonumber(ARGV[6]) then return { 0, waiting } end
 
-local index = redis.call('HINCRBY', s.seq, 'input', 1)
-redis.call('HSET', r, 'state', 'queued', 'index', index, 'class', ARGV[4], 'submitted_ms', now,
-  'meta', ARGV[7], 'body', ARGV[8])
-redis.call('ZADD', s.wait, score_of(tonumber(ARGV[4]), index), id)
-local deadline = tonumber(ARGV[5])
-if deadline > 0 then
-  redis.call('HSET', r, 'deadline_ms', now + deadline)
-  redis.call('ZADD', s.dl, now + deadline, id)
-  due(s, now + deadline)
+local function answer(known, replayed)
+  local before = redis.call('HMGET', record(s, known), 'index', 'state', 'submitted_ms')
+  return before[1] and { 1, before[1], before[2], before[3], known, replayed }
+end
+
+local known = answer(id, 0)
+if known then return known end
+local key = ARGV[9] ~= '' and s.idempotency .. ARGV[9]
+local used = key and redis.call('GET', key)
+if used then
+  local first, fingerprint = string.match(used, '^(%S+) (%S+)$')
+  known = answer(first, 1)
+  if known then return fingerprint == ARGV[10] and known or { -3 } end
+end
+
+local rate_key, full_at = ARGV[11] ~= '' and RATE_PREFIX .. ARGV[11], 0
+if rate_key then -- a bucket that fills by one each ARGV[12] ms, kept as the moment at which it is full
+  full_at = math.max(number(redis.call('GET', rate_key)), now) + tonumber(ARGV[12])
+  local early = full_at - now - ARGV[12] * ARGV[13]
+  if early > 0 then return { -2, math.ceil(early) } end
+end
+local before = waiting(s)
+if before >= tonumber(ARGV[6]) then return { 0, before } end
+
+if rate_key then redis.call('SET', rate_key, string.format('%.3f', full_at), 'PX', math.ceil(full_at - now)) end
+local index = admit(s, id, ARGV[4], tonumber(ARGV[5]), ARGV[7], ARGV[8])
+if key then
+  redis.call('SET', key, id .. ' ' .. ARGV[10])
+  redis.call('HSET', record(s, id), 'idem', ARGV[9])
 end
 touch(s)
 kick(id)
-return { 1, index, 'queued', now }
+return { 1, index, 'queued', now, id, 0 }

@@ -4,13 +4,21 @@
 -- Costs as much as there is due, in bounded steps: what remains is due again at once.
 -- ARGV[1] how long no other sweep runs, ms  [2] kick id  [3] items per service and kind at most
 -- ARGV[4] how many ends that no worker saw the caller will report, at most
+-- ARGV[5] the process that calls  [6] what it is, JSON: it is alive, sweep or not
 -- RETURNS {list of "service id state" to report, services, lapsed, due retries, expired, forgotten kicks}
 -- | CODES {list} another sweep ran just now: nothing but the reports
 -- Whoever can report takes the reports, sweep or not: processes that can't may be the ones that always win the sweep.
+redis.call('HSET', ALIVE, ARGV[5], now .. ' ' .. ARGV[6])
 local report = tonumber(ARGV[4]) > 0 and redis.call('RPOP', UNREPORTED, ARGV[4]) or {}
 if not redis.call('SET', SWEEP_LOCK, '1', 'NX', 'PX', ARGV[1]) then return { report } end
+local ALIVE_MS = 60000 -- a process that has not called for so long is forgotten
 local most = tonumber(ARGV[3])
 local lapsed, retried, expired, forgotten = 0, 0, 0, 0
+redis.call('HSET', SYS, 'swept_ms', now)
+local alive = redis.call('HGETALL', ALIVE)
+for i = 1, #alive, 2 do
+  if now - number(string.match(alive[i + 1], '^%d+')) > ALIVE_MS then redis.call('HDEL', ALIVE, alive[i]) end
+end
 
 local function up_to_now(key)
   return redis.call('ZRANGE', key, '-inf', now, 'BYSCORE', 'LIMIT', 0, most)
@@ -32,7 +40,7 @@ local names = redis.call('ZRANGE', DUE, '-inf', now, 'BYSCORE', 'LIMIT', 0, 200)
 for _, name in ipairs(names) do
   local s = service(name)
   for _, id in ipairs(up_to_now(s.lease)) do
-    redis.call('ZREM', s.lease, id)
+    free_slot(s, id)
     lapsed = lapsed + 1
     local attempt = number(redis.call('HGET', record(s, id), 'attempt'))
     local text = 'the worker that held attempt ' .. attempt .. ' was lost'

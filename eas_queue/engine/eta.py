@@ -1,0 +1,31 @@
+"""When a request is expected to end. No estimate is better than an invented one.
+
+It stands on the mean run time of the service's latest runs, and on the slots as they are taken now: with equal runs
+they become free in the order in which they were taken, round and round, so the request at position p gets the slot of
+run p modulo the number of runs, after p // runs more runs in it. The number of slots is the number of runs that are on:
+when requests wait, workers would have started more if they could.
+"""
+
+from __future__ import annotations
+
+from eas_queue.store.shapes import Seen
+
+RUNS_MIN = 5  # fewer runs tell nothing
+
+
+def eta_s(seen: Seen) -> float | None:
+    """Seconds until this request ends, None where it can't be told.
+
+    That is: fewer than RUNS_MIN runs are known; it waits and nothing runs, or the service is paused; it waits for a
+    retry; it runs longer than runs do; it has ended.
+    """
+    if seen.runs < RUNS_MIN:
+        return None
+    mean_ms = seen.mean_run_ms
+    if seen.fields["state"] == "running":
+        left_ms = mean_ms - (seen.now_ms - int(seen.fields["started_ms"]))
+        return left_ms / 1000 if left_ms > 0 else None
+    if seen.position < 0 or seen.running == 0 or seen.paused:
+        return None
+    until_free_ms = max(seen.slot_started_ms + mean_ms - seen.now_ms, 0)
+    return float(until_free_ms + (seen.position // seen.running + 1) * mean_ms) / 1000

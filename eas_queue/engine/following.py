@@ -1,0 +1,68 @@
+"""Following a request: every change as it happens, for dialects that stream. What is sent is a state, not a diff, so a
+reader that is slow or was away misses nothing that still matters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from eas_queue.engine import errors
+from eas_queue.engine.request import Request
+from eas_queue.store.shapes import LogLine
+
+if TYPE_CHECKING:
+    from eas_queue.engine.engine import Engine
+
+HEARTBEAT_S = 15.0  # proxies close a stream that is silent for long
+AWAY_MAX_S = 30.0  # Redis away for longer: the stream ends, and its reader learns why when it comes back
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The request as it is now, and what its target logged since the change before."""
+
+    request: Request
+    lines: tuple[LogLine, ...] = ()
+
+
+def follow(engine: Engine, first: Request, *, after: int) -> Generator[Change | None]:
+    """Changes of a request since its version *after* (-1: all), until it has ended; None is a heartbeat.
+
+    Ends early when the process stops or Redis stays away. *first* is a look that was just made. Close the generator
+    when the reader is gone: nothing is left behind then.
+    """
+    service, request_id = first.service, first.request_id
+    with engine.waits.watching(service, request_id, end_only=False) as waiter:
+        told: tuple[int, int | None] | None = None
+        lines_after = after
+        away_since_s: float | None = None
+        while True:
+            try:
+                request = engine.look(service, request_id)
+                lines = _lines(engine, request, lines_after)
+                away_since_s = None
+            except errors.RequestNotFound:  # it has ended and is past its time
+                return
+            except errors.Unavailable:
+                away_since_s = away_since_s or time.monotonic()
+                if waiter.stopping or time.monotonic() - away_since_s > AWAY_MAX_S:
+                    return
+                waiter.wait(1.0)
+                continue
+            waiter.saw(request.version, request.position)
+            now = (request.version, request.position)
+            if lines or (request.version != after if told is None else now != told):
+                yield Change(request, tuple(lines))
+            told, lines_after = now, request.version
+            if request.state.is_terminal or waiter.stopping:
+                return
+            while not waiter.wait(HEARTBEAT_S) and not waiter.stopping:
+                yield None
+
+
+def _lines(engine: Engine, request: Request, after: int) -> list[LogLine]:
+    if not request.log_count or request.version <= after:
+        return []
+    return [line for line in engine.logs(request) if line.event > after]

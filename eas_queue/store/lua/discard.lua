@@ -1,0 +1,12 @@
+#!lua flags=allow-oom
+-- Take dead letters off the list for good; how the requests ended stays known as long as their records.
+-- ARGV[1] service  [2..] ids
+-- RETURNS the ids that were dead letters
+local s, gone = service(ARGV[1]), {}
+for i = 2, #ARGV do
+  if redis.call('ZREM', s.rear, ARGV[i]) == 1 then
+    redis.call('HDEL', record(s, ARGV[i]), 'body')
+    gone[#gone + 1] = ARGV[i]
+  end
+end
+return gone

@@ -1,0 +1,116 @@
+"""What goes into the store and comes out of it. Times are integer milliseconds of Redis' clock."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+
+class Leased(NamedTuple):
+    """One request as a claim hands it out. ``deadline_ms`` is 0 where there is none."""
+
+    service: str
+    request_id: str
+    token: str
+    attempt: int
+    meta: bytes
+    body: bytes
+    submitted_ms: int
+    deadline_ms: int
+    started_ms: int
+
+
+def progress_token(lease_token: str) -> str:
+    """What the target of this attempt shows when it reports progress. Tells nothing of the lease itself."""
+    return hashlib.sha1(b"progress " + lease_token.encode(), usedforsecurity=False).hexdigest()
+
+
+class Ended(NamedTuple):
+    """The end of an attempt that is the end of its request."""
+
+    state: str
+    status_code: int
+    headers: str
+    body: bytes
+    from_target: bool
+    error_type: str
+    error: str
+    celery_result: str
+    dead_letter: bool
+
+
+class Requeued(NamedTuple):
+    """The end of an attempt after which the request waits again. ``counted``: the attempt is used up."""
+
+    counted: bool
+    delay_ms: int
+    error_type: str
+    error: str
+
+
+class Swept(NamedTuple):
+    """What a sweep did; all 0 when it was not this caller's turn."""
+
+    unreported: list[tuple[str, str, str]]  # (service, request id, state): ends that no worker saw
+    was_our_turn: bool = False
+    services: int = 0
+    lapsed: int = 0
+    retried: int = 0
+    expired: int = 0
+    forgotten_kicks: int = 0
+
+
+class Seen(NamedTuple):
+    """One look at a request. ``position`` is -1 unless it waits. ``mean_run_ms`` is 0 where nothing ran yet;
+    ``slot_started_ms``: start of the run whose slot it will get, 0 where nothing runs."""
+
+    position: int
+    depth: int
+    now_ms: int
+    running: int
+    mean_run_ms: float
+    runs: int
+    slot_started_ms: int
+    paused: bool
+    fields: dict[str, str]
+
+
+class LogLine(NamedTuple):
+    """``event`` is the request's change counter at the moment it was written."""
+
+    event: int
+    at_ms: int
+    level: str
+    message: str
+
+
+class Letter(NamedTuple):
+    """A dead letter: a request whose attempts were used up."""
+
+    rear_index: int
+    request_id: str
+    fields: dict[str, str]
+
+
+class Overview(NamedTuple):
+    """How a service stands. ``closing``: cancelled calls that still hold their slot."""
+
+    startable: int
+    delayed: int
+    running: int
+    closing: int
+    sink: int
+    rear: int
+    paused: bool
+    held: bool
+    oldest_ms: int
+    mean_run_ms: float
+    runs: int
+
+
+class Alive(NamedTuple):
+    """A process of the installation as it last said of itself, JSON."""
+
+    name: str
+    age_ms: int
+    about: str
