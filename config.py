@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     api_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="comma-separated tokens that may use the API"
     )
+    rate_limit_per_s: float = Field(
+        0, ge=0, le=1_000_000, description="submits a second that each token may make; more: 429; 0: no limit"
+    )
     auth: Literal["on", "off"] = Field("on", description="off: no tokens asked for, clients on this host only")
     flower_basic_auth: SecretStr | None = Field(
         None, description="user:password of Flower; unset: admin and the token that `make run` made"
@@ -58,10 +61,13 @@ class Settings(BaseSettings):
         None, description="services and their settings; default: services.toml, if it is there"
     )
     public_base_url: str | None = Field(None, description="how clients reach the service; unset: links are relative")
+    callback_base_url: str | None = Field(
+        None, description="how targets reach the web to report progress; unset: PUBLIC_BASE_URL, else this host's PORT"
+    )
     result_ttl_s: int = Field(86_400, ge=1, le=31_536_000, description="how long ended requests are kept, seconds")
     max_payload_bytes: int = Field(16 * 2**20, ge=1, le=2**29, description="largest request body, bytes")
     max_result_bytes: int = Field(64 * 2**20, ge=1, le=2**29, description="largest answer of a target, bytes")
-    max_wait_s: float = Field(300, ge=0, le=3_600, description="longest `Prefer: wait`, seconds")
+    max_wait_s: float = Field(300, ge=0, le=3_600, description="longest wait of one call, seconds")
     lease_s: float = Field(30, ge=1, le=3_600, description="a silent worker's requests go back after this, seconds")
     sweep_s: float = Field(1, ge=0.05, le=60, description="how often what is due is looked after, seconds")
     stop_grace_s: float = Field(
@@ -85,7 +91,7 @@ class Settings(BaseSettings):
                 )
         return value
 
-    @pydantic.field_validator("target_api_base_url", "public_base_url")
+    @pydantic.field_validator("target_api_base_url", "public_base_url", "callback_base_url")
     @classmethod
     def _is_base_url(cls, value: str | None) -> str | None:
         if value is not None:
@@ -131,6 +137,11 @@ class Settings(BaseSettings):
                 "run `make run`, which starts a server, or set REDIS_URL=redis://HOST:6379/0"
             )
         return url
+
+    @property
+    def callback_url(self) -> str:
+        """Where targets reach the web."""
+        return self.callback_base_url or self.public_base_url or f"http://127.0.0.1:{self.port}"
 
     @property
     def run_token(self) -> str | None:
@@ -207,7 +218,7 @@ class Settings(BaseSettings):
                 "  export API_TOKENS=tml-$(python3 -c 'import secrets; print(secrets.token_hex(16))')\n"
                 "or run `make run`, which makes one"
             )
-        return Access(tuple(tokens))
+        return Access(tuple(token.with_rate(self.rate_limit_per_s) for token in tokens))
 
 
 def _split_url(url: str) -> SplitResult | None:

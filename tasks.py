@@ -87,7 +87,13 @@ def _make_runtime(sender: Any, **_: Any) -> None:
     _runtime = Runtime(
         celery_app,
         engine,
-        Limits(settings.lease_s, settings.sweep_s, settings.stop_grace_s, settings.max_result_bytes),
+        Limits(
+            settings.lease_s,
+            settings.sweep_s,
+            settings.stop_grace_s,
+            settings.max_result_bytes,
+            settings.callback_url,
+        ),
         pool=sender.pool_cls.__module__.rpartition(".")[2],
         concurrency=sender.concurrency,
         hostname=sender.hostname,

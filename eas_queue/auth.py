@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TypeGuard
 
 from werkzeug.datastructures import Headers
+
+from eas_queue.engine.request import Caller
 
 
 class Role(StrEnum):
@@ -38,30 +42,57 @@ class Token:
     digest: bytes
     roles: frozenset[Role] = frozenset(Role)
     services: frozenset[str] | None = None
+    rate_per_s: float = 0
+    burst: int = 1
 
     @classmethod
     def plain(cls, token: str) -> Token:
         return cls(_digest(token))
 
+    @property
+    def caller(self) -> Caller:
+        return Caller(self.digest.hex()[:20], self.rate_per_s, self.burst)
+
+    def with_rate(self, rate_per_s: float) -> Token:
+        """The same with this rate, unless it has one of its own."""
+        return (
+            self
+            if self.rate_per_s or not rate_per_s
+            else replace(self, rate_per_s=rate_per_s, burst=_burst(rate_per_s))
+        )
+
     @classmethod
     def from_file(cls, name: str, rules: object) -> Token:
-        """One line of ``[tokens]``: ``"sha256:<hex>" = { services = [..], roles = [..] }``. Raises ValueError."""
+        """One line of ``[tokens]``: ``"sha256:<hex>" = { services = [..], roles = [..], rate_per_s = 10, burst = 9 }``.
+
+        Every key may be missing. Raises ValueError.
+        """
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", name):
             # not repeated: it may be the token itself
             raise ValueError(
                 "each name must be sha256: and the 64 hex digits that `printf %s TOKEN | sha256sum` prints"
             )
-        if not isinstance(rules, dict) or set(rules) - {"services", "roles"}:
-            raise ValueError(f"{name[:15]}..: expected {{ services = [..], roles = [..] }}")
+        if not isinstance(rules, dict) or set(rules) - {"services", "roles", "rate_per_s", "burst"}:
+            raise ValueError(
+                f"{name[:15]}..: expected {{ services = [..], roles = [..], rate_per_s = 10, burst = 20 }}"
+            )
         services, roles = rules.get("services"), rules.get("roles", [role.value for role in Role])
         if services is not None and not _is_list_of_text(services):
             raise ValueError(f"{name[:15]}..: services must be a list of names")
         if not _is_list_of_text(roles) or set(roles) - {role.value for role in Role}:
             raise ValueError(f"{name[:15]}..: roles must be some of {', '.join(Role)}")
+        rate_per_s = rules.get("rate_per_s", 0)
+        if not _is_number(rate_per_s) or not 0 <= rate_per_s <= 1_000_000:
+            raise ValueError(f"{name[:15]}..: rate_per_s must be a number of submits a second, 0 for no limit")
+        burst = rules.get("burst", _burst(rate_per_s))
+        if not isinstance(burst, int) or isinstance(burst, bool) or not 1 <= burst <= 1_000_000:
+            raise ValueError(f"{name[:15]}..: burst must be a whole number of submits, 1 or more")
         return cls(
             bytes.fromhex(name.removeprefix("sha256:")),
             frozenset(Role(role) for role in roles),
             None if services is None else frozenset(services),
+            rate_per_s,
+            burst,
         )
 
 
@@ -72,19 +103,20 @@ class Access:
     tokens: tuple[Token, ...]
     is_open: bool = False
 
-    def check(self, headers: Headers, peer: str, role: Role, service: str | None) -> None:
-        """Raises Unauthorized or Forbidden unless the caller may act in *role* on *service*."""
+    def check(self, headers: Headers, peer: str, role: Role, service: str | None) -> Caller:
+        """Who calls. Raises Unauthorized or Forbidden unless they may act in *role* on *service*."""
         if self.is_open:
             if not _is_this_host(headers, peer):
                 raise Forbidden(
                     "AUTH=off serves programs on this host only: to serve others, set API_TOKENS and AUTH=on"
                 )
-            return
+            return Caller()
         token = self._find(_presented(headers))
         if role not in token.roles:
             raise Forbidden(f"this token may not {role}: its roles are {', '.join(sorted(token.roles)) or 'none'}")
         if service is not None and token.services is not None and service not in token.services:
             raise Forbidden(f"this token may not use service {service!r}")
+        return token.caller
 
     def _find(self, presented: str) -> Token:
         digest = _digest(presented)
@@ -124,6 +156,14 @@ def _is_loopback(address: str) -> bool:
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _burst(rate_per_s: float) -> int:
+    return max(1, math.ceil(rate_per_s))
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_list_of_text(value: object) -> bool:

@@ -19,6 +19,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from eas_queue.engine.retry import Answer, NoAnswer
+from eas_queue.store.shapes import progress_token
 from eas_queue.worker.attempt import Attempt, Closed, ConnectionClosed
 
 CONNECT_TIMEOUT_S = 5.0
@@ -86,9 +87,10 @@ class _Adapter(HTTPAdapter):
 class Forwarder:
     """Connections towards targets, for one process; safe to share between its threads."""
 
-    def __init__(self, *, connections: int, max_result_bytes: int) -> None:
+    def __init__(self, *, connections: int, max_result_bytes: int, callback_url: str) -> None:
         self._adapter = _Adapter(pool_connections=100, pool_maxsize=connections, max_retries=0)
         self._max_result_bytes = max_result_bytes
+        self._progress_url = f"{callback_url}/api/progress/"
 
     def send(self, attempt: Attempt) -> Answer | NoAnswer | Closed:
         """Make one attempt: the target's answer whatever its status, or why there is none."""
@@ -116,7 +118,7 @@ class Forwarder:
 
     def _post(self, attempt: Attempt) -> Answer | NoAnswer:
         timeout = (min(CONNECT_TIMEOUT_S, attempt.service.timeout_s), attempt.service.timeout_s)
-        response = self._adapter.send(_request(attempt), stream=True, timeout=timeout, proxies={})
+        response = self._adapter.send(_request(attempt, self._progress_url), stream=True, timeout=timeout, proxies={})
         raw = response.raw
         chunks, size = [], 0
         try:
@@ -144,7 +146,7 @@ class Forwarder:
         return Answer(response.status_code, headers, b"".join(chunks))
 
 
-def _request(attempt: Attempt) -> requests.PreparedRequest:
+def _request(attempt: Attempt, progress_url: str) -> requests.PreparedRequest:
     """Built by hand: requests' own preparation would re-quote the path and costs more than the rest of the call."""
     work, meta = attempt.work, json.loads(attempt.work.meta)
     headers: CaseInsensitiveDict[str] = CaseInsensitiveDict(meta["headers"])
@@ -152,6 +154,8 @@ def _request(attempt: Attempt) -> requests.PreparedRequest:
     headers["Content-Length"] = str(len(work.body))
     headers["X-Request-Id"] = headers["X-Fal-Request-Id"] = headers["Idempotency-Key"] = work.request_id
     headers["X-Request-Attempt"] = str(work.attempt)
+    headers["X-Progress-Url"] = progress_url + work.request_id
+    headers["X-Progress-Token"] = progress_token(work.token)
     prepared = requests.PreparedRequest()
     prepared.method = "POST"
     prepared.url = attempt.service.url(meta["path"], meta["query"])

@@ -10,9 +10,9 @@ from flask import Flask, Response, request
 
 from eas_queue.dialects import failure, problem
 from eas_queue.dialects.dialect import Dialect
+from eas_queue.engine import health
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.sweeper import Sweeper
-from eas_queue.store import errors as store_errors
 
 log = logging.getLogger("eas_queue.web")
 
@@ -27,7 +27,8 @@ def make_app(engine: Engine, dialects: Sequence[Dialect], *, max_payload_bytes: 
     app.extensions["eas_queue"] = {"engine": engine, "sweeper": sweeper}
     app.before_request(sweeper.ensure_started)
     for dialect in dialects:
-        app.register_blueprint(dialect.routes)
+        for routes in dialect.routes:
+            app.register_blueprint(routes)
 
     # Routing's own 404 and 405 never reach a blueprint's handlers, so errors are told apart by path here.
     def render(exc: Exception) -> Response:
@@ -43,11 +44,7 @@ def make_app(engine: Engine, dialects: Sequence[Dialect], *, max_payload_bytes: 
 
     @app.get("/healthz")
     def healthz() -> Response:
-        try:
-            engine.store.ping()
-            content, code = {"status": "ok", "redis": "ok"}, 200
-        except store_errors.StoreUnavailable as exc:
-            content, code = {"status": "unavailable", "redis": str(exc)}, 503
+        content, code = health.report(engine)
         return Response(json.dumps(content) + "\n", code, mimetype="application/json")
 
     return app

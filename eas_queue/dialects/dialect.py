@@ -15,5 +15,5 @@ class Dialect:
     """*prefixes*: the paths whose errors are rendered by *render_error*, routing's own 404 and 405 included."""
 
     prefixes: tuple[str, ...]
-    routes: Blueprint
+    routes: tuple[Blueprint, ...]
     render_error: Callable[[Failure], Response]

@@ -14,7 +14,11 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     errors.ServiceNotFound: (404, "There is no such service"),
     errors.RequestNotFound: (404, "There is no such request"),
     errors.NotCancellable: (409, "The request has ended"),
+    errors.IdempotencyConflict: (422, "The key was used for another request"),
     errors.QueueFull: (429, "The queue is full"),
+    errors.RateLimited: (429, "Too many requests"),
+    errors.WaiterGone: (499, "The client has hung up"),
+    errors.AttemptOver: (403, "This attempt is over"),
     errors.TooManyServices: (503, "No more services"),
     errors.Unavailable: (503, "The queue's store is unavailable"),
 }

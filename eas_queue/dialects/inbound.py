@@ -4,28 +4,36 @@ could smuggle, and keep what the target should get."""
 from __future__ import annotations
 
 import re
+import select
+from collections.abc import Callable
 from urllib.parse import unquote
 
 from flask import Request
+from gevent import monkey
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from eas_queue.engine import errors
-from eas_queue.engine.request import Submission
+from eas_queue.engine.request import Caller, Submission
 
 # Never forwarded, and never stored: credentials, what describes the client's own connection (RFC 9110 section 7.6.1),
 # what a proxy in front of us added, and what the queue itself says to the target.
 WITHHELD = frozenset(
     """authorization cookie host connection keep-alive proxy-authenticate proxy-authorization proxy-connection te
     trailer transfer-encoding upgrade content-length expect accept-encoding x-api-key prefer via forwarded x-real-ip
-    x-request-id x-request-attempt idempotency-key x-fal-request-id x-progress-url x-progress-token""".split()  # noqa: SIM905
+    x-request-id x-request-attempt idempotency-key x-fal-request-id x-progress-url x-progress-token
+    x-deadline""".split()  # noqa: SIM905
 )
 WITHHELD_PREFIXES = ("x-forwarded-", "x-eas-queueservice-")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, token
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_PRIORITY = 2**31 - 1
+_MAX_DEADLINE_S = 31_536_000
+_UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART = r"(\d{1,9}(?:\.\d{1,9})?)(ns|us|µs|μs|ms|s|m|h)"
+_poll = monkey.get_original("select", "poll")
 
 
-def submission(request: Request, path: str) -> Submission:
+def submission(request: Request, path: str, caller: Caller) -> Submission:
     """The request as the engine stores it. *path* is the subpath as the client wrote it, still quoted.
 
     Raises InvalidRequest; werkzeug's RequestEntityTooLarge when the body is over the limit (chunked ones too).
@@ -37,6 +45,9 @@ def submission(request: Request, path: str) -> Submission:
         query=_forwarded_query(query),
         headers=_forwarded_headers(request),
         priority=_priority(request),
+        deadline_s=_deadline_s(request),
+        idempotency_key=_idempotency_key(request),
+        caller=caller,
     )
 
 
@@ -129,7 +140,77 @@ def _priority(request: Request) -> int:
     return int(values[0])
 
 
-def preferred_wait_s(request: Request) -> float | None:
+def _deadline_s(request: Request) -> float | None:
+    """`X-Deadline: N`: seconds from now that it may wait at most."""
+    value = request.headers.get("X-Deadline")
+    if value is None:
+        return None
+    if not re.fullmatch(r"\d{1,8}(\.\d{1,3})?", value, re.ASCII) or not 0 < float(value) <= _MAX_DEADLINE_S:
+        raise errors.InvalidRequest(
+            f"X-Deadline: {value[:20]!r} is not a number of seconds from now, more than 0 and at most {_MAX_DEADLINE_S}"
+        )
+    return float(value)
+
+
+def _idempotency_key(request: Request) -> str:
+    values = request.headers.getlist("Idempotency-Key")
+    if not values:
+        return ""
+    if len(values) > 1 or not re.fullmatch(r"[!-~](?:[ -~]{0,253}[!-~])?", values[0]):
+        raise errors.InvalidRequest("Idempotency-Key must be one key of 1 to 255 printable ASCII characters")
+    return values[0]
+
+
+def wait_s(request: Request) -> float | None:
+    """How long the client would wait for the end: `_timeout_=10s`, else `Prefer: wait=10`; None: not at all."""
+    values = request.args.getlist("_timeout_")
+    if not values:
+        return _preferred_wait_s(request)
+    if len(values) > 1:
+        raise errors.InvalidRequest("_timeout_ is given more than once")
+    return duration_s(values[0], "_timeout_")
+
+
+def duration_s(text: str, name: str) -> float:
+    """Seconds of a Go duration (`1m30s`, `500ms`, `1.5h`, as PAI-EAS clients send it), or of a bare number.
+
+    *name*: where it stands, for the message. Raises InvalidRequest.
+    """
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text, re.ASCII):
+        return float(text)
+    if not re.fullmatch(rf"({_DURATION_PART})+", text, re.ASCII):
+        raise errors.InvalidRequest(f"{name}={text[:40]!r} is not a duration like 10s, 1m30s or 500ms")
+    return sum(float(number) * _UNIT_S[unit] for number, unit in re.findall(_DURATION_PART, text, re.ASCII))
+
+
+def whole_number(request: Request, name: str, default: int) -> int:
+    """A query parameter that must be a whole number, 0 or more. Raises InvalidRequest."""
+    value = request.args.get(name)
+    if value is None:
+        return default
+    if not re.fullmatch(r"\d{1,15}", value, re.ASCII):
+        raise errors.InvalidRequest(f"{name}={value[:40]!r} is not a whole number")
+    return int(value)
+
+
+def gone_check(request: Request) -> Callable[[], bool]:
+    """Tells whether the client of *request* has hung up; False for ever where the server does not show its socket."""
+    connection = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
+    if connection is None:
+        return lambda: False
+
+    def is_gone() -> bool:
+        try:
+            poll = _poll()  # the system's own: it asks and never waits
+            poll.register(connection, getattr(select, "POLLRDHUP", 0))
+            return bool(poll.poll(0))
+        except (OSError, ValueError):  # closed already
+            return True
+
+    return is_gone
+
+
+def _preferred_wait_s(request: Request) -> float | None:
     """Seconds of `Prefer: wait=N` (RFC 7240 section 4.3), None where it is not asked for. Raises InvalidRequest."""
     for header in request.headers.getlist("Prefer"):
         for preference in header.split(","):

@@ -26,7 +26,6 @@ from eas_queue.store import errors as store_errors
 from eas_queue.store.shapes import Alive, Letter, LogLine, Overview
 from eas_queue.store.store import Store
 
-GONE_CHECK_S = 5.0
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -163,15 +162,15 @@ class Engine:
         Raises WaiterGone when *is_gone*, asked every few seconds, says that nobody waits for the answer any more.
         """
         until_s = time.monotonic() + timeout_s
-        with self.waits.watching(service_name, request_id, end_only=True) as waiter:
+        with self.waits.watching(service_name, request_id, end_only=True, is_gone=is_gone) as waiter:
             request = self.look(service_name, request_id)
             away: errors.Unavailable | None = None
             while not request.state.is_terminal and not waiter.stopping:
                 left_s = until_s - time.monotonic()
-                if left_s > 0 and not waiter.wait(min(left_s, GONE_CHECK_S)):
-                    if is_gone():
-                        raise errors.WaiterGone(request_id)
+                if left_s > 0 and not waiter.wait(left_s):
                     continue
+                if waiter.gone:
+                    raise errors.WaiterGone(request_id)
                 try:
                     request, away = self.look(service_name, request_id), None
                     waiter.saw(request.version, None)

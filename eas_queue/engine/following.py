@@ -4,7 +4,7 @@ reader that is slow or was away misses nothing that still matters."""
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,14 +27,14 @@ class Change:
     lines: tuple[LogLine, ...] = ()
 
 
-def follow(engine: Engine, first: Request, *, after: int) -> Generator[Change | None]:
+def follow(engine: Engine, first: Request, *, after: int, is_gone: Callable[[], bool]) -> Generator[Change | None]:
     """Changes of a request since its version *after* (-1: all), until it has ended; None is a heartbeat.
 
-    Ends early when the process stops or Redis stays away. *first* is a look that was just made. Close the generator
-    when the reader is gone: nothing is left behind then.
+    Ends early when the process stops, Redis stays away, or *is_gone* says that the reader has hung up. *first* is a
+    look that was just made. Close the generator when it is not read any more: nothing is left behind then.
     """
     service, request_id = first.service, first.request_id
-    with engine.waits.watching(service, request_id, end_only=False) as waiter:
+    with engine.waits.watching(service, request_id, end_only=False, is_gone=is_gone) as waiter:
         told: tuple[int, int | None] | None = None
         lines_after = after
         away_since_s: float | None = None
@@ -47,7 +47,7 @@ def follow(engine: Engine, first: Request, *, after: int) -> Generator[Change | 
                 return
             except errors.Unavailable:
                 away_since_s = away_since_s or time.monotonic()
-                if waiter.stopping or time.monotonic() - away_since_s > AWAY_MAX_S:
+                if waiter.stopping or waiter.gone or time.monotonic() - away_since_s > AWAY_MAX_S:
                     return
                 waiter.wait(1.0)
                 continue
@@ -56,10 +56,12 @@ def follow(engine: Engine, first: Request, *, after: int) -> Generator[Change | 
             if lines or (request.version != after if told is None else now != told):
                 yield Change(request, tuple(lines))
             told, lines_after = now, request.version
-            if request.state.is_terminal or waiter.stopping:
+            if request.state.is_terminal:
                 return
-            while not waiter.wait(HEARTBEAT_S) and not waiter.stopping:
+            while not waiter.wait(HEARTBEAT_S):
                 yield None
+            if waiter.stopping or waiter.gone:
+                return
 
 
 def _lines(engine: Engine, request: Request, after: int) -> list[LogLine]:

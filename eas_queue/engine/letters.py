@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eas_queue.engine import errors, ids
-from eas_queue.store.shapes import Letter
+from eas_queue.store.shapes import Letter as Letter  # part of what the engine hands out
 
 if TYPE_CHECKING:
     from eas_queue.engine.engine import Engine

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from eas_queue.engine.eta import eta_s
+from eas_queue.store.shapes import LogLine as LogLine  # part of what the engine hands out
 from eas_queue.store.shapes import Seen
 
 NORMAL_CLASS = 100

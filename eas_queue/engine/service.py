@@ -12,6 +12,7 @@ import pydantic
 from pydantic import Field
 
 from eas_queue.engine import errors
+from eas_queue.store.shapes import Overview as Overview  # part of what the engine hands out
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 StatusCode = Annotated[int, Field(ge=300, le=599)]

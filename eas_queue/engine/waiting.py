@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from redis.client import PubSub
@@ -27,21 +27,27 @@ log = logging.getLogger("eas_queue.web")
 LISTEN_S = 5.0
 RECONNECT_S = 0.25
 POSITIONS_S = 0.5  # positions change at most twice a second for those who follow them
-PEEK_EVERY = 10  # so many of these until all waiters are checked
+PEEK_EVERY = 10  # so many of these until all waiters and their clients are checked
 PEEK_MOST = 500  # requests in one script
 _PREFIX = len(keys.NOTE_PREFIX)
 _ENDS = frozenset({b"succeeded", b"failed", b"cancelled", b"expired"})
 
 
+def _nobody_asks() -> bool:
+    return False
+
+
 class Waiter:
     """One client's wait for one request. ``saw`` tells it what its client knows, so that it is woken for news only."""
 
-    def __init__(self, service: str, request_id: str, *, end_only: bool) -> None:
+    def __init__(self, service: str, request_id: str, *, end_only: bool, is_gone: Callable[[], bool]) -> None:
         self.service, self.request_id = service, request_id
         self.woken = threading.Event()
         self.armed = threading.Event()
         self.stopping = False
+        self.gone = False  # its client has hung up
         self.end_only = end_only
+        self._is_gone = is_gone
         self._version, self._position = -1, -1
 
     def saw(self, version: int, position: int | None) -> None:
@@ -58,6 +64,11 @@ class Waiter:
         woken = self.woken.is_set()
         self.woken.clear()
         return woken
+
+    def check_client(self) -> None:
+        if self._is_gone():
+            self.gone = True
+            self.woken.set()
 
     def compare(self, version: int, position: int) -> None:
         """What a peek found; wakes it when that is news."""
@@ -79,12 +90,12 @@ class Waits:
         self._stopping = False
 
     @contextlib.contextmanager
-    def watching(self, service: str, request_id: str, *, end_only: bool) -> Iterator[Waiter]:
-        """A waiter that is woken by changes of the request from here on, or by its end only.
-
-        Never raises for an absent Redis.
-        """
-        waiter = Waiter(service, request_id, end_only=end_only)
+    def watching(
+        self, service: str, request_id: str, *, end_only: bool, is_gone: Callable[[], bool] = _nobody_asks
+    ) -> Iterator[Waiter]:
+        """A waiter that is woken by changes of the request from here on, or by its end only, and when its client *is
+        gone*, which is asked every few seconds. Never raises for an absent Redis."""
+        waiter = Waiter(service, request_id, end_only=end_only, is_gone=is_gone)
         waiter.stopping = self._stopping
         with self._lock:
             self._ensure_threads()
@@ -149,11 +160,20 @@ class Waits:
                     # one channel always, so that the connection has something to listen to
                     pubsub.subscribe(keys.NOTE_PREFIX, *map(keys.note_channel, self._waiters))
                     self._pubsub = pubsub
+                asked = False
                 while True:
                     message = pubsub.get_message(timeout=LISTEN_S)
-                    self._heard_s = time.monotonic()
                     if message is not None:
-                        self._handle(message)
+                        asked = False
+                        self._heard_s = time.monotonic()
+                        if message["type"] != "pong":
+                            self._handle(message)
+                    elif asked:  # a connection that was cut off somewhere stays silent for ever
+                        raise ConnectionError("no answer to a ping")
+                    else:
+                        asked = True
+                        with self._lock:
+                            pubsub.ping()
             except Exception as exc:  # noqa: BLE001  a waiter's write may find the loss first and leave redis-py torn
                 log.warning("subscription_lost error=%r", exc)
                 self._lost()
@@ -191,13 +211,16 @@ class Waits:
     def _peek_forever(self) -> None:
         for turn in itertools.count(1):
             time.sleep(POSITIONS_S)
-            with contextlib.suppress(StoreError):  # the listener has woken them all
-                try:
-                    self._peek([w for w in self._all() if turn % PEEK_EVERY == 0 or w.wants_positions])
-                except StoreError:
-                    raise
-                except Exception:
-                    log.exception("peek_failed")
+            try:
+                waiters, of_all = self._all(), turn % PEEK_EVERY == 0
+                if of_all:
+                    for waiter in waiters:
+                        waiter.check_client()
+                self._peek([waiter for waiter in waiters if of_all or waiter.wants_positions])
+            except StoreError:
+                pass  # the listener has woken them all
+            except Exception:
+                log.exception("peek_failed")
 
     def _peek(self, waiters: list[Waiter]) -> None:
         by_service: dict[str, list[Waiter]] = {}

@@ -26,6 +26,7 @@ class Limits:
     sweep_s: float
     grace_s: float
     max_result_bytes: int
+    callback_url: str
 
 
 class Runtime:
@@ -61,7 +62,11 @@ class Runtime:
         with self._lock:
             if self._parts is None or self._pid != os.getpid():
                 reporter = Reporter(self._app, self._hostname)
-                forwarder = Forwarder(connections=self._seats, max_result_bytes=self._limits.max_result_bytes)
+                forwarder = Forwarder(
+                    connections=self._seats,
+                    max_result_bytes=self._limits.max_result_bytes,
+                    callback_url=self._limits.callback_url,
+                )
                 pump = Pump(self._engine, forwarder, reporter, seats=self._seats, lease_s=self._limits.lease_s)
                 Housekeeping(
                     self._engine,

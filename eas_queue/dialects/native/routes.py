@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+from typing import Any
 
 from flask import Blueprint, Response, request
 
 from eas_queue.auth import Access, Role
 from eas_queue.dialects import inbound, problem
-from eas_queue.dialects.dialect import Dialect
 from eas_queue.dialects.failure import Failure
-from eas_queue.dialects.native import schema
+from eas_queue.dialects.native import events, schema
 from eas_queue.engine import errors
 from eas_queue.engine.engine import Engine
-from eas_queue.engine.request import Request, State
+from eas_queue.engine.request import Caller, Receipt, Request, State
 
 PREFIX = "/api/predict/"
 REQUEST_ID_HEADER = "X-Eas-Queueservice-Request-Id"
@@ -23,48 +23,63 @@ INDEX_HEADER = "X-Eas-Queueservice-Index"
 _NOT_RELAYED = frozenset({"set-cookie", "set-cookie2", "strict-transport-security", "clear-site-data", "alt-svc"})
 
 
-def dialect(engine: Engine, access: Access, *, base_url: str, max_wait_s: float) -> Dialect:
+def blueprint(engine: Engine, access: Access, *, base_url: str, max_wait_s: float) -> Blueprint:
     """The routes under /api/predict/. *base_url* '' makes links relative."""
     routes = Blueprint("native", __name__, url_prefix="/api/predict")
 
-    def allow(role: Role, service: str) -> None:
-        access.check(request.headers, request.remote_addr or "", role, service)
+    def allow(role: Role, service: str) -> Caller:
+        return access.check(request.headers, request.remote_addr or "", role, service)
 
     def request_url(found: Request) -> str:
         return f"{base_url}{PREFIX}{found.service}/requests/{found.request_id}"
 
-    def status(found: Request, code: int | None = None) -> Response:
+    def content(found: Request, *, with_logs: bool) -> dict[str, Any]:
         is_shown = found.from_target and found.result_bytes <= schema.INLINE_BODY_MAX_BYTES
         body = engine.result_body(found) if is_shown else None
-        content = schema.status_json(found, body, request_url(found) + "/result")
-        response = Response(json.dumps(content) + "\n", code or schema.status_code(found), mimetype="application/json")
+        lines = engine.logs(found) if with_logs else ()
+        return schema.status_json(found, body, request_url(found) + "/result", lines)
+
+    def waited(service: str, request_id: str) -> tuple[Request, str]:
+        """The request, once it has ended if the client would wait for that; and the wait in force, '' none."""
+        seconds = inbound.wait_s(request)
+        if not seconds:
+            return engine.look(service, request_id), ""
+        seconds = min(seconds, max_wait_s)
+        return engine.wait(service, request_id, seconds, is_gone=inbound.gone_check(request)), f"wait={seconds:g}"
+
+    def status(found: Request, code: int | None = None, applied: str = "") -> Response:
+        response = Response(
+            json.dumps(content(found, with_logs=True)) + "\n",
+            code or schema.status_code(found),
+            mimetype="application/json",
+        )
         response.headers[REQUEST_ID_HEADER] = found.request_id
         if not found.state.is_terminal:
             response.headers["Retry-After"] = "1"
+        elif applied:
+            response.headers["Preference-Applied"] = applied
         return response
 
     @routes.post("/<service>", strict_slashes=False)
     @routes.post("/<service>/<path:subpath>")
     def submit(service: str, subpath: str = "") -> Response:
-        allow(Role.SUBMIT, service)
+        caller = allow(Role.SUBMIT, service)
         if subpath == "sink" or subpath.startswith("sink/"):
             raise errors.InvalidRequest("the sink is written by the queue: submit to /api/predict/<service>")
-        wait_s = inbound.preferred_wait_s(request)
-        submission = inbound.submission(request, inbound.raw_subpath(request, PREFIX + "x/", subpath))
+        wait_s = inbound.wait_s(request)
+        submission = inbound.submission(request, inbound.raw_subpath(request, PREFIX + "x/", subpath), caller)
         receipt = engine.submit(service, submission)
+        location = f"{base_url}{PREFIX}{receipt.service}/requests/{receipt.request_id}"
         if wait_s is not None:
             with contextlib.suppress(errors.Unavailable):  # it is stored: the client must learn its id
-                found = engine.wait(service, receipt.request_id, min(wait_s, max_wait_s))
+                found, applied = waited(service, receipt.request_id)
                 if found.state.is_terminal:
-                    response = status(found)
-                    response.headers["Preference-Applied"] = f"wait={min(wait_s, max_wait_s):g}"
-                    return _with_receipt(response, receipt.request_id, receipt.index, request_url(found))
+                    return _with_receipt(status(found, applied=applied), receipt, location)
         by_index = engine.services.get(service).submit_body == "index"
         response = Response(
             str(receipt.index) if by_index else receipt.request_id, content_type="text/plain; charset=utf-8"
         )
-        location = f"{base_url}{PREFIX}{receipt.service}/requests/{receipt.request_id}"
-        return _with_receipt(response, receipt.request_id, receipt.index, location)
+        return _with_receipt(response, receipt, location)
 
     @routes.get("/<service>/sink")
     def sink(service: str) -> Response:
@@ -72,12 +87,25 @@ def dialect(engine: Engine, access: Access, *, base_url: str, max_wait_s: float)
         request_id = request.args.get("request_id", "")
         if not request_id:
             raise errors.InvalidRequest("which request? add ?request_id=<the id that the submit answered>")
-        return status(engine.look(service, request_id))
+        found, applied = waited(service, request_id)
+        return status(found, applied=applied)
 
     @routes.get("/<service>/requests/<request_id>")
     def look(service: str, request_id: str) -> Response:
         allow(Role.READ, service)
-        return status(engine.look(service, request_id))
+        found, applied = waited(service, request_id)
+        return status(found, applied=applied)
+
+    @routes.get("/<service>/requests/<request_id>/events")
+    def changes(service: str, request_id: str) -> Response:
+        allow(Role.READ, service)
+        return events.stream(
+            engine,
+            engine.look(service, request_id),
+            last_event_id=request.headers.get("Last-Event-ID", ""),
+            show=lambda found: content(found, with_logs=False),
+            is_gone=inbound.gone_check(request),
+        )
 
     @routes.delete("/<service>/requests/<request_id>")
     def cancel(service: str, request_id: str) -> Response:
@@ -89,7 +117,7 @@ def dialect(engine: Engine, access: Access, *, base_url: str, max_wait_s: float)
     @routes.get("/<service>/requests/<request_id>/result")
     def result(service: str, request_id: str) -> Response:
         allow(Role.READ, service)
-        found = engine.look(service, request_id)
+        found, applied = waited(service, request_id)
         if not found.state.is_terminal:
             return status(found)
         if not found.from_target:
@@ -101,9 +129,11 @@ def dialect(engine: Engine, access: Access, *, base_url: str, max_wait_s: float)
                 response.headers.add(name, value)
         response.headers[REQUEST_ID_HEADER] = found.request_id
         response.headers["X-Result-Source"] = "target"
+        if applied:
+            response.headers["Preference-Applied"] = applied
         return response
 
-    return Dialect((PREFIX,), routes, problem.render)
+    return routes
 
 
 def _without_answer(found: Request) -> Response:
@@ -120,9 +150,11 @@ def _without_answer(found: Request) -> Response:
     return response
 
 
-def _with_receipt(response: Response, request_id: str, index: int, location: str) -> Response:
-    response.headers[REQUEST_ID_HEADER] = request_id
-    response.headers[INDEX_HEADER] = str(index)
+def _with_receipt(response: Response, receipt: Receipt, location: str) -> Response:
+    response.headers[REQUEST_ID_HEADER] = receipt.request_id
+    response.headers[INDEX_HEADER] = str(receipt.index)
+    if receipt.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
     response.headers["Location"] = location
     response.autocorrect_location_header = False
     return response

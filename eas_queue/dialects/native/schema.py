@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from eas_queue.engine.request import Request, State
+from eas_queue.engine.letters import Letter
+from eas_queue.engine.request import LogLine, Request, State
+from eas_queue.engine.service import Overview, Service
 
 INLINE_BODY_MAX_BYTES = 65_536  # a larger answer is linked
+LOG_LINES_SHOWN = 100  # in the status; the events bring each line
 
 # The words of the original eas_queue, which are Celery's, and EXPIRED.
 _WORDS = {
@@ -40,7 +44,7 @@ def status_code(request: Request) -> int:
     return 200 if request.state.is_terminal else 202
 
 
-def status_json(request: Request, body: bytes | None, result_url: str) -> dict[str, Any]:
+def status_json(request: Request, body: bytes | None, result_url: str, lines: Sequence[LogLine] = ()) -> dict[str, Any]:
     """The status JSON, keys in the order that clients see. *body*: the kept answer, None if not to be shown."""
     word = status_word(request)
     return {
@@ -52,11 +56,48 @@ def status_json(request: Request, body: bytes | None, result_url: str) -> dict[s
         "error_info": {"type": request.error_type, "detail": request.error} if _shows_error(request) else None,
         "position": request.position,
         "depth": request.depth,
-        "eta_s": None,
+        "eta_s": None if request.eta_s is None else round(request.eta_s, 1),
         "attempts": request.attempts,
-        "submitted_at": _rfc3339(request.submitted_ms),
-        "started_at": _rfc3339(request.started_ms),
-        "finished_at": _rfc3339(request.finished_ms),
+        "submitted_at": rfc3339(request.submitted_ms),
+        "started_at": rfc3339(request.started_ms),
+        "finished_at": rfc3339(request.finished_ms),
+        "progress": request.progress,
+        "logs": [log_json(line) for line in lines[-LOG_LINES_SHOWN:]],
+    }
+
+
+def log_json(line: LogLine) -> dict[str, Any]:
+    """One line that a target logged."""
+    return {"timestamp": rfc3339(line.at_ms), "level": line.level, "message": line.message}
+
+
+def overview_json(service: Service, found: Overview) -> dict[str, Any]:
+    """How a service stands."""
+    return {
+        "service_name": service.name,
+        "depth": found.startable + found.delayed,
+        "delayed": found.delayed,
+        "running": found.running,
+        "max_concurrency": service.max_concurrency,
+        "oldest_s": round(found.oldest_ms / 1000, 1),
+        "mean_run_s": round(found.mean_run_ms / 1000, 3) if found.runs else None,
+        "paused": found.paused,
+        "held": found.held,
+        "sink": found.sink,
+        "rear": found.rear,
+    }
+
+
+def letter_json(letter: Letter) -> dict[str, Any]:
+    """One dead letter."""
+    fields = letter.fields
+    return {
+        "request_id": letter.request_id,
+        "index": letter.rear_index,
+        "error_info": {"type": fields.get("error_type", ""), "detail": fields.get("error", "")},
+        "target_status_code": int(fields.get("status_code", "0")) or None,
+        "attempts": int(fields.get("attempt", "0")),
+        "finished_at": rfc3339(int(fields["finished_ms"])) if "finished_ms" in fields else None,
     }
 
 
@@ -99,7 +140,7 @@ def _readable(content_type: str | None, encoding: str | None, body: bytes | None
     return None
 
 
-def _rfc3339(ms: int | None) -> str | None:
+def rfc3339(ms: int | None) -> str | None:
     if ms is None:
         return None
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import gzip
-import hashlib
-import http.client
-import json
 import re
 import socket
-import socketserver
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import redis
 
-from eas_queue.store import keys
-from tests.support.installation import TERMINAL, TOKEN, Installation, await_condition
-from tests.support.server import RedisServer, free_port
-from tests.support.target_client import Target
+from tests.support.front import (
+    LIMITED_TOKEN,
+    MAX_PAYLOAD_BYTES,
+    MAX_WAIT_S,
+    READER_TOKEN,
+    Answer,
+    Front,
+    OddTarget,
+    assert_problem,
+)
+from tests.support.installation import TOKEN, await_condition
 
-LIMITED_TOKEN = "limited-to-the-service-demo"
-READER_TOKEN = "may-read-but-never-submit"
-MAX_PAYLOAD_BYTES = 100_000
-MAX_WAIT_S = 2
 STATUS_KEYS = [
     "request_id",
     "status",
@@ -43,210 +39,11 @@ STATUS_KEYS = [
     "submitted_at",
     "started_at",
     "finished_at",
+    "progress",
+    "logs",
 ]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 UNKNOWN_ID = "0001aaaa-bbbb-8ccc-9ddd-eeeeeeeeeeee"
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def request_id(self) -> str:
-        return self.headers["X-Eas-Queueservice-Request-Id"]
-
-
-class OddTarget(socketserver.ThreadingTCPServer):
-    """Answers with bytes that a well-behaved target would not send, chosen by the last segment of the path."""
-
-    daemon_threads = True
-    allow_reuse_address = True
-    answers: Mapping[str, tuple[bytes, bytes]] = {
-        "headers": (
-            b"Set-Cookie: session=1\r\nStrict-Transport-Security: max-age=1\r\nX-Result-Source: elsewhere\r\n"
-            b"X-Eas-Queueservice-Request-Id: forged\r\nX-Bell: a\x07b\r\nX-Name: \xc3\xa9\r\nX-Two: 1\r\nX-Two: 2\r\n",
-            b"body",
-        ),
-        "nan": (b"Content-Type: application/json\r\n", b'{"loss": NaN}'),
-        "infinite": (b"Content-Type: application/json\r\n", b'{"loss": 1e999}'),
-        "deep": (b"Content-Type: application/json\r\n", b"[" * 20_000 + b"]" * 20_000),
-        "coded": (b"Content-Type: text/plain\r\nContent-Encoding: gzip\r\n", gzip.compress(b"text", mtime=0)),
-    }
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _OddHandler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-
-
-class _OddHandler(socketserver.StreamRequestHandler):
-    def handle(self) -> None:
-        name = self.rfile.readline().split()[1].rpartition(b"/")[2].decode()
-        length = 0
-        while (line := self.rfile.readline()) not in (b"\r\n", b""):
-            if line.lower().startswith(b"content-length:"):
-                length = int(line.partition(b":")[2])
-        self.rfile.read(length)
-        head, body = OddTarget.answers[name]
-        self.wfile.write(
-            b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n" % len(body) + head + b"\r\n" + body
-        )
-
-
-class Front:
-    """A client of the installation that sends exactly what it is told to."""
-
-    def __init__(self, installation: Installation, target: Target, server: RedisServer) -> None:
-        self.installation, self.target = installation, target
-        self.port = installation.port
-        self._redis: redis.Redis = server.client()
-
-    def call(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        headers: Mapping[str, str | bytes] | None = None,
-        *,
-        token: str | None = TOKEN,
-    ) -> Answer:
-        """*path* goes out as it is. An iterable *body* is sent in chunks."""
-        sent = dict(headers or {})
-        if token is not None:
-            sent.setdefault("Authorization", f"Bearer {token}")
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
-        try:
-            connection.request(method, path, body, sent)
-            response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
-        finally:
-            connection.close()
-
-    def raw(self, data: bytes) -> bytes:
-        """All that comes back for these bytes; the client's side is shut down after them."""
-        received = b""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
-            connection.sendall(data)
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(ConnectionError):
-                while piece := connection.recv(65_536):
-                    received += piece
-        return received
-
-    def post(self, path: str = "demo", body: Any = b"{}", headers: Mapping[str, str | bytes] | None = None) -> Answer:
-        return self.call("POST", f"/api/predict/{path}", body, headers)
-
-    def submit(self, path: str = "demo", body: Any = b"{}") -> str:
-        answer = self.post(path, body)
-        assert answer.status == 200, answer.body
-        return answer.request_id
-
-    def look(self, request_id: str, service: str = "demo") -> Answer:
-        return self.call("GET", f"/api/predict/{service}/requests/{request_id}")
-
-    def result(self, request_id: str, service: str = "demo") -> Answer:
-        return self.call("GET", f"/api/predict/{service}/requests/{request_id}/result")
-
-    def delete(self, request_id: str, service: str = "demo") -> Answer:
-        return self.call("DELETE", f"/api/predict/{service}/requests/{request_id}")
-
-    def await_status(self, request_id: str, service: str, *words: str) -> Answer:
-        def is_there() -> Answer | None:
-            answer = self.look(request_id, service)
-            return answer if answer.json["status"] in words else None
-
-        found: Answer = await_condition(is_there, what=f"{request_id} becomes {words}")
-        return found
-
-    def ended(self, path: str = "demo", body: Any = b"{}", headers: Mapping[str, str | bytes] | None = None) -> Answer:
-        """Submit, and the status once it has ended."""
-        answer = self.post(path, body, headers)
-        assert answer.status == 200, answer.body
-        return self.await_status(answer.request_id, re.split("[/?]", path)[0], *TERMINAL)
-
-    def echo(
-        self, path: str = "demo?echo=1", body: Any = b"{}", headers: Mapping[str, str | bytes] | None = None
-    ) -> Any:
-        """What the target received."""
-        request_id = self.ended(path, body, headers).json["request_id"]
-        return self.result(request_id, re.split("[/?]", path)[0]).json
-
-    @contextlib.contextmanager
-    def occupied(self, service: str) -> Iterator[str]:
-        """The only slot of *service* is taken meanwhile."""
-        request_id = self.submit(f"{service}?hang=1")
-        self.await_status(request_id, service, "STARTED")
-        try:
-            yield request_id
-        finally:
-            self.delete(request_id, service)
-
-    def stored(self) -> set[bytes]:
-        """The keys of all request records."""
-        return set(self._redis.scan_iter(f"{keys.PREFIX}*:{keys.RECORD_SUFFIX}*", count=1000))
-
-    def close(self) -> None:
-        self._redis.close()
-
-
-def digest(token: str) -> str:
-    return "sha256:" + hashlib.sha256(token.encode()).hexdigest()
-
-
-@pytest.fixture(scope="module")
-def front(shared_target: Target) -> Iterator[Front]:
-    odd_target = OddTarget()
-    services_toml = f"""
-        [defaults]
-        allow_unlisted = false
-        retry_delay_s = 0
-        [services]
-        demo = {{}}
-        other = {{}}
-        indexed = {{ submit_body = "index" }}
-        single = {{ max_concurrency = 1 }}
-        narrow = {{ max_concurrency = 1, max_queue_length = 2 }}
-        urgent = {{ max_concurrency = 1, deadline_s = 0.2 }}
-        patient = {{ retry_delay_s = 60 }}
-        hasty = {{ timeout_s = 0.2, max_attempts = 1 }}
-        nowhere = {{ target_url = "http://127.0.0.1:{free_port()}/", max_attempts = 1 }}
-        odd = {{ target_url = "{odd_target.url}/{{path}}" }}
-        [tokens]
-        "{digest(LIMITED_TOKEN)}" = {{ services = ["demo"] }}
-        "{digest(READER_TOKEN)}" = {{ roles = ["read"] }}
-    """
-    server = RedisServer().start()
-    settings = {"max_payload_bytes": MAX_PAYLOAD_BYTES, "max_wait_s": MAX_WAIT_S, "sweep_s": 0.1}
-    try:
-        with Installation(server.url, shared_target.url, services_toml=services_toml, **settings) as installation:
-            installation.web("-w", "4", "-b", f"127.0.0.1:{installation.port}")
-            installation.worker("gevent", 100)
-            client = Front(installation, shared_target, server)
-            yield client
-            client.close()
-    finally:
-        odd_target.shutdown()
-        odd_target.server_close()
-        server.stop()
-
-
-def assert_problem(answer: Answer, status: int, code: str) -> dict[str, Any]:
-    assert answer.status == status, answer.body
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    problem: dict[str, Any] = answer.json
-    assert problem["type"] == f"urn:eas-queue:error:{code}"
-    assert problem["status"] == status
-    assert problem["title"]
-    assert problem["detail"]
-    return problem
 
 
 def headers_of(echo: Any) -> dict[str, str]:
@@ -464,7 +261,8 @@ def assert_times(content: Mapping[str, Any], *, started: bool, finished: bool) -
 
 
 def without_times(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in content.items() if not name.endswith("_at")}
+    """Nor the estimate, which depends on what ran before."""
+    return {name: value for name, value in content.items() if not name.endswith(("_at", "eta_s"))}
 
 
 def test_waiting_requests_show_their_position_and_the_depth(front: Front) -> None:
@@ -484,8 +282,9 @@ def test_waiting_requests_show_their_position_and_the_depth(front: Front) -> Non
             "error_info": None,
             "position": position,
             "depth": 3,
-            "eta_s": None,
             "attempts": 0,
+            "progress": None,
+            "logs": [],
         }
         for position, request_id in enumerate(waiting)
     ]
@@ -507,8 +306,9 @@ def test_a_running_request_is_started(front: Front) -> None:
         "error_info": None,
         "position": None,
         "depth": 0,
-        "eta_s": None,
         "attempts": 1,
+        "progress": None,
+        "logs": [],
     }
     assert_times(answer.json, started=True, finished=False)
 
@@ -529,8 +329,9 @@ def test_a_request_that_waits_to_be_sent_again_is_in_retry(front: Front) -> None
         "error_info": {"type": "TargetFailed", "detail": "the target answered 503"},
         "position": None,
         "depth": 1,
-        "eta_s": None,
         "attempts": 1,
+        "progress": None,
+        "logs": [],
     }
     assert_times(answer.json, started=True, finished=False)
 
@@ -556,8 +357,9 @@ def test_a_success_shows_the_answer_of_the_target(front: Front) -> None:
         "error_info": None,
         "position": None,
         "depth": 0,
-        "eta_s": None,
         "attempts": 1,
+        "progress": None,
+        "logs": [],
     }
     assert_times(answer.json, started=True, finished=True)
 
@@ -581,8 +383,9 @@ def test_a_failure_shows_the_answer_of_the_target_and_the_error(front: Front) ->
         "error_info": {"type": "TargetFailed", "detail": "the target answered 418"},
         "position": None,
         "depth": 0,
-        "eta_s": None,
         "attempts": 1,
+        "progress": None,
+        "logs": [],
     }
     assert_times(answer.json, started=True, finished=True)
 
@@ -620,8 +423,9 @@ def test_a_cancelled_request_is_revoked(front: Front) -> None:
         "error_info": {"type": "Cancelled", "detail": "cancelled by a client"},
         "position": None,
         "depth": 0,
-        "eta_s": None,
         "attempts": 0,
+        "progress": None,
+        "logs": [],
     }
     assert_times(answer.json, started=False, finished=True)
 
@@ -642,8 +446,9 @@ def test_a_request_that_waited_past_its_deadline_is_expired_and_never_sent(front
         "error_info": {"type": "Expired", "detail": "the queue deadline passed before it was sent"},
         "position": None,
         "depth": 0,
-        "eta_s": None,
         "attempts": 0,
+        "progress": None,
+        "logs": [],
     }
     assert_times(answer.json, started=False, finished=True)
     assert front.target.calls(request_id=request_id) == []
@@ -1158,7 +963,17 @@ def test_a_wait_that_is_no_number_of_seconds_is_refused(front: Front, prefer: st
 # ------------------------------------------------------------------------------------------------------------- health
 
 
-def test_healthz_needs_no_token(front: Front) -> None:
-    answer = front.call("GET", "/healthz", token=None)
+def test_healthz_needs_no_token_and_names_no_host(front: Front) -> None:
+    def workers_are_seen() -> Any:
+        answer = front.call("GET", "/healthz", token=None)
+        return answer if answer.json.get("workers") else None
 
-    assert (answer.status, answer.json) == (200, {"status": "ok", "redis": "ok"})
+    answer = await_condition(workers_are_seen, what="the worker is heard of")
+
+    assert (answer.status, answer.json["status"], answer.json["redis"], answer.json["listener"]) == (200, *["ok"] * 3)
+    assert answer.json["sweep"]["status"] == "ok"
+    assert answer.json["sweep"]["age_s"] < 5
+    assert [worker["seats"] for worker in answer.json["workers"]] == [100]
+    assert len(answer.json["web"]) == 4
+    assert max(process["age_s"] for process in answer.json["workers"] + answer.json["web"]) < 5
+    assert socket.gethostname().encode() not in answer.body

@@ -1,0 +1,69 @@
+"""What a target may say of a request while it works on it: progress and log lines. See PROTOCOL.md."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from eas_queue.engine import errors
+from eas_queue.engine.engine import Engine
+from eas_queue.engine.request import ProgressNote
+
+PREFIX = "/api/progress/"
+TOKEN_HEADER = "X-Progress-Token"  # noqa: S105  a header's name
+BODY_MAX_BYTES = 262_144
+PROGRESS_MAX_BYTES = 16_384
+LINES_MAX = 100
+MESSAGE_MAX = 4_000  # characters; longer ones are cut
+
+
+def blueprint(engine: Engine) -> Blueprint:
+    """The route under /api/progress/. The one-attempt token of the forwarded request is all it asks for."""
+    routes = Blueprint("native_progress", __name__, url_prefix="/api/progress")
+
+    @routes.post("/<request_id>")
+    def note(request_id: str) -> Response:
+        token = request.headers.get(TOKEN_HEADER, "")
+        if not re.fullmatch(r"[0-9a-f]{40}", token):
+            raise errors.InvalidRequest(f"send the {TOKEN_HEADER} that came with the request, as a header")
+        if (request.content_length or 0) > BODY_MAX_BYTES:
+            raise RequestEntityTooLarge(f"one report may have {BODY_MAX_BYTES} bytes: send less at once")
+        engine.note_progress(request_id, token, parse(request.get_data()[: BODY_MAX_BYTES + 1]))
+        return Response(status=204)
+
+    return routes
+
+
+def parse(body: bytes) -> ProgressNote:
+    """`{"progress": {..}, "logs": [{"message": "..", "level": "info"}]}`, one may be missing. Raises InvalidRequest."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise errors.InvalidRequest(f"the report is not JSON: {exc}") from exc
+    if not isinstance(content, dict) or not set(content) & {"progress", "logs"}:
+        raise errors.InvalidRequest(
+            'a report looks like {"progress": {"step": 3}, "logs": [{"message": "loaded", "level": "info"}]}'
+        )
+    progress, lines = content.get("progress"), content.get("logs", [])
+    if progress is not None and not isinstance(progress, dict):
+        raise errors.InvalidRequest("progress must be an object")
+    if not isinstance(lines, list) or len(lines) > LINES_MAX:
+        raise errors.InvalidRequest(f"logs must be a list of at most {LINES_MAX} lines")
+    text = "" if progress is None else json.dumps(progress, separators=(",", ":"))
+    if len(text) > PROGRESS_MAX_BYTES:
+        raise errors.InvalidRequest(f"progress may have {PROGRESS_MAX_BYTES} bytes")
+    return ProgressNote(text, tuple(_line(each) for each in lines))
+
+
+def _line(line: Any) -> tuple[str, str]:
+    if not isinstance(line, dict) or not isinstance(line.get("message"), str):
+        raise errors.InvalidRequest('each log line must be like {"message": "loaded", "level": "info"}')
+    level = line.get("level", "info")
+    if not isinstance(level, str) or not re.fullmatch(r"[A-Za-z]{1,16}", level):
+        raise errors.InvalidRequest("a level must be a word like info or error")
+    message = line["message"][:MESSAGE_MAX].encode("utf-8", "replace").decode()  # a lone surrogate is no text
+    return level.lower(), message

@@ -1,0 +1,73 @@
+"""A real HTTP target whose answer is a function that the test sets."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Call:
+    """One POST as it came."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    def report(self, **content: Any) -> int:
+        """Tell the queue of progress, as a target does; the HTTP status of its answer."""
+        request = urllib.request.Request(
+            self.headers["x-progress-url"],
+            json.dumps(content).encode(),
+            {"X-Progress-Token": self.headers["x-progress-token"], "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as exc:
+            with exc:
+                return exc.code
+
+
+def ok(call: Call) -> tuple[int, bytes]:
+    return 200, b'{"ok": true}'
+
+
+class OwnTarget(ThreadingHTTPServer):
+    """*act* gets each call in a thread of its own and returns status and JSON body."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.act: Callable[[Call], tuple[int, bytes]] = ok
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: OwnTarget
+
+    def do_POST(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        call = Call(self.path, headers, self.rfile.read(int(headers.get("content-length", "0"))))
+        status, body = self.server.act(call)
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
