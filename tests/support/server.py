@@ -25,7 +25,8 @@ def free_port() -> int:
 class RedisServer:
     """One server on loopback with its append-only file in a folder of its own; it survives ``kill`` and ``start``."""
 
-    def __init__(self, *, maxmemory_bytes: int = 1_073_741_824) -> None:
+    def __init__(self, *, maxmemory_bytes: int = 1_073_741_824, more: tuple[str, ...] = ()) -> None:
+        """*more*: further lines of its configuration."""
         self._folder = tempfile.TemporaryDirectory(prefix="eas-queue-test-", ignore_cleanup_errors=True)
         self._program = os.environ.get("TEST_REDIS_SERVER") or str(embedded.find_server())
         self.port = free_port()
@@ -36,8 +37,14 @@ class RedisServer:
             embedded.configuration(
                 Path(self._folder.name), port=self.port, password=self.password, maxmemory_bytes=maxmemory_bytes
             )
+            + "".join(f"{line}\n" for line in more)
         )
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where its data is."""
+        return Path(self._folder.name)
 
     def start(self) -> RedisServer:
         with Path(self._folder.name, "server.log").open("ab") as log:
