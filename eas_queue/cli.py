@@ -61,7 +61,7 @@ def report(results: Sequence[Result], *, width: int | None, is_coloured: bool) -
     for result in results:
         status = f"{result.status:<4}"
         if is_coloured:
-            status = click.style(status, fg=COLOURS[result.status], bold=result.status is not Status.OK)
+            status = click.style(status, fg=COLOURS[result.status], bold=result.status is not Status.OK or None)
         facts = wrapped(result.fact, width, indent)
         yield f"{status}  {result.name:<{names}}  {facts[0]}"
         yield from (indent + line for line in facts[1:])

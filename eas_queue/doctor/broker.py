@@ -9,14 +9,14 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from eas_queue.doctor.result import Result, fail, ok, warn
+from eas_queue.doctor.result import Result, fail, ok, program, warn
 from eas_queue.store import keys, kick
 from eas_queue.store.client import Client
 
 ASK_S = 1.0
 ASK_AGAIN_S = 2.0  # a worker under load may need more than a second for an answer
 QUEUES = (keys.QUEUE_HIGH, keys.QUEUE_NORMAL)
-START = "celery -A app.celery_app worker -P gevent -c 1000 -Q celery,high_priority"
+ARGUMENTS = "-A app.celery_app worker -P gevent -c 1000 -Q celery,high_priority"  # as in the Procfile
 _TIMEOUTS = {"socket_timeout": 3, "socket_connect_timeout": 1}
 
 
@@ -93,7 +93,7 @@ def _workers(
             "give that program a Redis database of its own: both use this one, and Celery's list names",
         )
     ours = {name: queues for name, queues in consumers.items() if name not in strangers and set(queues) & set(QUEUES)}
-    start = f"start a worker: {START}"
+    start = f"start a worker, in the project's folder: {program('celery')} {ARGUMENTS}"
     if worker_log is not None:
         start = (
             f"`make run` restarts a worker that ends; the end of {worker_log} says why it does not stay up. "

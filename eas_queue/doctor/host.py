@@ -9,19 +9,21 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from eas_queue.doctor.result import Result, fail, ok, warn
+from eas_queue.doctor.result import Result, fail, ok, program, warn
 
 SPARE_FILES = 256  # beside one connection per request: Redis (128 at most), logs, libraries
 FREE_BYTES = 2**30
 WEB_TIMEOUT_S = 3.0
-WEB_LINE = "gunicorn app:app"
 
 
 def web(port: int, *, log: str | None) -> Iterator[Result]:
     """The web on this host; on another one it can't be told from none. *log*: that of `make run`, which is running."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WEB_TIMEOUT_S)
     at = f"port {port} of this host"
-    start = f"start it: {WEB_LINE}; never mind where the web runs on another host"
+    start = (
+        f"start it, in the project's folder: {program('gunicorn')} app:app; "
+        "never mind where the web runs on another host"
+    )
     if log is not None:
         start = f"`make run` restarts it by itself; the end of {log} says why it does not stay up"
     try:

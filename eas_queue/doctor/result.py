@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import traceback
@@ -37,6 +38,14 @@ def warn(name: str, fact: str, mend: str) -> Result:
 
 def fail(name: str, fact: str, mend: str) -> Result:
     return Result(name, Status.FAIL, fact, mend)
+
+
+def program(name: str) -> str:
+    """*name* of the environment that this runs in, as one writes it in the project's folder without activating it."""
+    path = Path(sys.executable).with_name(name)
+    if not path.exists():
+        return name
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 class Running:
