@@ -3,8 +3,8 @@
     python -m benchmarks.depth [--deep 1000000] [--calls 3000] [--rounds 5]
 
 A queue of 1,000 and one of 1,000,000 waiting requests stand on one server and are measured in turn, so that a slow
-moment of the machine hits both. Microseconds are the server's own (`INFO commandstats`, EVALSHA). A waiting request has a body
-of 1,024 bytes and the headers of curl. At last, memory per request by size: waiting, and ended with an answer.
+moment of the machine hits both. Microseconds are the server's own (`INFO commandstats`, EVALSHA). A waiting request has
+a body of 1,024 bytes and the headers of curl. At last, memory per request by size: waiting, and ended with an answer.
 """
 
 from __future__ import annotations
@@ -134,9 +134,8 @@ def main() -> None:
         began = time.monotonic()
         deep.fill(options.deep)
         grown = connection.info("memory")["used_memory"] - before
-        print(
-            f"{options.deep:,} waiting, filled in {time.monotonic() - began:.0f} s; {grown / options.deep:,.0f} bytes each"
-        )
+        took = time.monotonic() - began
+        print(f"{options.deep:,} waiting, filled in {took:.0f} s; {grown / options.deep:,.0f} bytes each")
         rows: dict[str, dict[str, list[float]]] = {}
         for _ in range(options.rounds):
             for queue in (shallow, deep):

@@ -101,8 +101,8 @@ class Waits:
             self._ensure_threads()
             others = self._waiters.setdefault(request_id, set())
             others.add(waiter)
-            if request_id in self._subscribed:
-                waiter.armed.set()
+            if request_id in self._subscribed or self._pubsub is None:
+                waiter.armed.set()  # not connected: the listener wakes everybody when it is
             elif len(others) == 1:
                 self._send("subscribe", request_id)
         waiter.armed.wait(client.COMMAND_TIMEOUT_S)
@@ -156,9 +156,10 @@ class Waits:
         while True:
             pubsub = self._store.client.subscriber()
             try:
+                pubsub.subscribe(keys.NOTE_PREFIX)  # connects; one channel always, so that there is something to hear
                 with self._lock:
-                    # one channel always, so that the connection has something to listen to
-                    pubsub.subscribe(keys.NOTE_PREFIX, *map(keys.note_channel, self._waiters))
+                    if self._waiters:
+                        pubsub.subscribe(*map(keys.note_channel, self._waiters))
                     self._pubsub = pubsub
                 asked = False
                 while True:

@@ -28,6 +28,12 @@ ROUTES = [
     ("GET", f"/api/predict/demo/requests/{ID}", {}),
     ("GET", f"/api/predict/demo/requests/{ID}/result", {}),
     ("DELETE", f"/api/predict/demo/requests/{ID}", {}),
+    ("GET", f"/api/predict/demo/sink?request_id={ID}&_timeout_=30s", {}),
+    ("GET", f"/api/predict/demo/requests/{ID}/events", {}),
+    ("GET", "/api/services/demo", {}),
+    ("POST", "/api/services/demo/pause", {}),
+    ("GET", "/api/services/demo/rear", {}),
+    ("DELETE", f"/api/services/demo/rear/{ID}", {}),
 ]
 
 
@@ -154,19 +160,32 @@ def test_clients_that_wait_while_the_server_is_killed_and_restarted_get_their_re
     own_server: RedisServer, one_web: Installation, target: Target
 ) -> None:
     one_web.worker()
-    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
         path = "/api/predict/demo?delay_s=1.5"
         waiting = [pool.submit(call, one_web.url, "POST", path, {"Prefer": "wait=30"}) for _ in range(5)]
-        target.wait_for(lambda calls: len(calls) == 5)
+        found = target.wait_for(lambda calls: len(calls) == 5)
+        urls = [f"/api/predict/demo/requests/{each['request_id']}" for each in found]
+        waiting += [pool.submit(call, one_web.url, "GET", f"{url}?_timeout_=30s") for url in urls]
+        streams = [pool.submit(call, one_web.url, "GET", f"{url}/events") for url in urls]
+        with own_server.client() as client:
+            await_condition(
+                lambda: all(
+                    listeners for _, listeners in client.pubsub_numsub(*client.pubsub_channels(f"{keys.NOTE_PREFIX}0*"))
+                ),
+                what="all listen",
+            )
+        own_server.await_on_disk()
 
         own_server.kill()
         target.wait_for(lambda calls: all(each["outcome"] for each in calls))
         own_server.start()
         answers = [each.result() for each in waiting]
+        followed = [each.result() for each in streams]
 
     assert [(answer.response.status_code, answer.response.json()["status"]) for answer in answers] == [
         (200, "SUCCESS")
-    ] * 5
+    ] * 10
+    assert all('"SUCCESS"' in answer.response.text.split("\n\n")[-2] for answer in followed), "streams go on"
     assert max(answer.elapsed_s for answer in answers) < 15
     assert len(target.calls()) == 5
     assert_same_web_process(one_web)
