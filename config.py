@@ -16,13 +16,14 @@ from typing import Annotated, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import pydantic
-from pydantic import Field, SecretStr
+from pydantic import Field, PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from eas_queue.auth import Access, Token
 from eas_queue.engine.service import NAME, Services, ServiceSettings
 
 T = TypeVar("T")
+Content = dict[str, object]  # of the services file
 Port = Annotated[int, Field(ge=1, le=65_535)]
 DEFAULT_TARGET_PATH = "/api/predict/{service}/{path}"
 
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
         1000, ge=1, le=20_000, description="requests that the worker started by `make run` or the Procfile runs at once"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="how much the web logs")
+    _kept: tuple[bytes, Content | None] | None = PrivateAttr(None)  # what ``reload`` accepted last
 
     @pydantic.field_validator("redis_url")
     @classmethod
@@ -162,22 +164,60 @@ class Settings(BaseSettings):
 
     # --------------------------------------------------------------------------------------- services and access
     @property
-    def _file(self) -> dict[str, object] | None:
-        """The services file's content, None where there is none."""
+    def _file(self) -> Content | None:
+        return self._kept[1] if self._kept else self._parse(self._read())
+
+    def _read(self) -> bytes:
+        """The services file with a mark before it; only a mark where there is none."""
         path = self.services_file or Path("services.toml")
         try:
-            with path.open("rb") as opened:
-                return tomllib.load(opened)
+            return b"+" + path.read_bytes()
         except FileNotFoundError as exc:
             if self.services_file is not None:
                 raise ConfigError(f"SERVICES_FILE: there is no file {path}") from exc
+            return b"-"
+        except OSError as exc:
+            raise ConfigError(f"SERVICES_FILE: {path} can't be read: {exc}") from exc
+
+    def _parse(self, source: bytes) -> Content | None:
+        if source == b"-":
             return None
-        except (OSError, ValueError) as exc:  # not TOML, or not UTF-8
+        try:
+            return tomllib.loads(source[1:].decode())
+        except (ValueError, RecursionError) as exc:  # not TOML, or not UTF-8
+            path = self.services_file or Path("services.toml")
             raise ConfigError(f"SERVICES_FILE: {path} can't be read: {exc}") from exc
 
     def services(self) -> Services:
         """The services file, completed by the environment. Raises ConfigError."""
-        found = self._file
+        return self._services_of(self._file)
+
+    def access(self) -> Access:
+        """Who may use the API. Raises ConfigError when nobody could."""
+        return self._access_of(self._file)
+
+    def reload(self, snapshot: bytes = b"", *, for_web: bool = True) -> tuple[Services, Access]:
+        """Read the services file now; what it says, all of it or nothing. Raises ConfigError, and nothing has changed.
+
+        From the first call on, ``services`` and ``access`` answer from the file as it was accepted last, in processes
+        forked later too: a file that is being edited counts when somebody says so, not when a process is replaced.
+        *snapshot*: what another process has accepted, instead of the file. Not *for_web*: it may do without tokens, if
+        it did before.
+        """
+        source = snapshot or self._read()
+        content = self._parse(source)
+        services = self._services_of(content)
+        had_tokens = self._kept is not None and bool(self._access_of(self._kept[1], may_be_empty=True).tokens)
+        access = self._access_of(content, may_be_empty=not for_web and not had_tokens)
+        self._kept = source, content
+        return services, access
+
+    @property
+    def snapshot(self) -> bytes:
+        """The services file as ``reload`` has accepted it last."""
+        return self._kept[0] if self._kept else b""
+
+    def _services_of(self, found: Content | None) -> Services:
         content = found or {}
         unknown = set(content) - {"defaults", "services", "tokens"}
         if unknown:
@@ -200,19 +240,19 @@ class Settings(BaseSettings):
             result_ttl_s=self.result_ttl_s,
         )
 
-    def access(self) -> Access:
-        """Who may use the API. Raises ConfigError when nobody could."""
+    def _access_of(self, content: Content | None, *, may_be_empty: bool = False) -> Access:
         if self.auth == "off":
             return Access((), is_open=True)
+        listed = _table(content or {}, "tokens")
         tokens = [Token.plain(token.get_secret_value()) for token in self.api_tokens]
-        if not tokens and self.run_token and not _table(self._file or {}, "tokens"):
+        if not tokens and self.run_token and not listed:
             tokens.append(Token.plain(self.run_token))
-        for name, rules in _table(self._file or {}, "tokens").items():
+        for name, rules in listed.items():
             try:
                 tokens.append(Token.from_file(name, rules))
             except ValueError as exc:
                 raise ConfigError(f"services file: [tokens] {exc}") from exc
-        if not tokens:
+        if not tokens and not may_be_empty:
             raise ConfigError(
                 "API_TOKENS is not set, so nobody could use the API. Make a token and set it:\n"
                 "  export API_TOKENS=tml-$(python3 -c 'import secrets; print(secrets.token_hex(16))')\n"
@@ -230,7 +270,7 @@ def _split_url(url: str) -> SplitResult | None:
         return None
 
 
-def _table(content: dict[str, object], name: str) -> dict[str, object]:
+def _table(content: Content, name: str) -> Content:
     table = content.get(name, {})
     if not isinstance(table, dict):
         raise ConfigError(f"services file: {name} must be a table, as in [{name}]")

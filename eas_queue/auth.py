@@ -96,12 +96,16 @@ class Token:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Access:
     """All tokens of an installation. ``is_open``: none is asked for, but only this host's clients are served."""
 
     tokens: tuple[Token, ...]
     is_open: bool = False
+
+    def adopt(self, other: Access) -> None:
+        """Know *other*'s tokens from now on, and only those. One assignment: a check sees the old ones or the new."""
+        self.tokens = other.tokens
 
     def check(self, headers: Headers, peer: str, role: Role, service: str | None) -> Caller:
         """Who calls. Raises Unauthorized or Forbidden unless they may act in *role* on *service*."""

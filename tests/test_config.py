@@ -264,6 +264,62 @@ def test_a_service_takes_what_it_does_not_say_from_the_defaults(load: Load, fold
     assert demo.url("", "") == "http://t/api/predict/demo"
 
 
+# ---------------------------------------------------------------------------------------------------------- reload
+
+
+def test_before_the_first_reload_the_file_counts_as_it_is_after_it_as_it_was_accepted(load: Load, folder: Path) -> None:
+    settings = load(API_TOKENS=TOKEN)
+    services_file(folder, "[services.one]")
+    assert [service.name for service in settings.services()] == ["one"]
+
+    settings.reload()
+    services_file(folder, "[services.two]")
+    assert [service.name for service in settings.services()] == ["one"], "nobody has said that the edit is done"
+    assert [service.name for service in settings.reload()[0]] == ["two"]
+    assert [service.name for service in settings.services()] == ["two"]
+
+
+@pytest.mark.parametrize("text", ["[services", "[services.one]\nmax_concurrency = 0", "[tokens]\nx = 1", "[" * 5000])
+def test_a_file_that_is_refused_at_a_reload_changes_nothing(load: Load, folder: Path, text: str) -> None:
+    settings = load(API_TOKENS=TOKEN)
+    services_file(folder, "[services.one]")
+    settings.reload()
+    services_file(folder, text)
+
+    for for_web in (True, False):
+        with pytest.raises(config.ConfigError):
+            settings.reload(for_web=for_web)
+
+    assert [service.name for service in settings.services()] == ["one"]
+    assert len(settings.access().tokens) == 1
+
+
+def test_a_snapshot_is_taken_over_whatever_the_file_says_meanwhile(load: Load, folder: Path) -> None:
+    first, second = load(API_TOKENS=TOKEN), load(API_TOKENS=TOKEN)
+    first.reload()
+    nothing = first.snapshot
+    services_file(folder, "[services.one]")
+    first.reload()
+    services_file(folder, "[services")
+
+    assert [service.name for service in second.reload(first.snapshot)[0]] == ["one"]
+    assert second.reload(nothing)[0].allow_unlisted, "there was no file"
+
+
+def test_at_a_reload_the_last_token_can_not_go_and_a_worker_without_any_may_stay_so(load: Load, folder: Path) -> None:
+    token = f'[tokens]\n"sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}" = {{}}'
+    settings = load()
+    assert settings.reload(for_web=False)[1].tokens == ()
+    with pytest.raises(config.ConfigError, match="nobody could use the API"):
+        settings.reload()
+
+    services_file(folder, token)
+    assert len(settings.reload(for_web=False)[1].tokens) == 1
+    services_file(folder, "")
+    with pytest.raises(config.ConfigError, match="nobody could use the API"):
+        settings.reload(for_web=False)
+
+
 # ---------------------------------------------------------------------------------------------------------- access
 
 
