@@ -47,6 +47,9 @@ class Engine:
 
     Every method raises Unavailable within about a second when Redis is away; service names raise InvalidRequest or
     ServiceNotFound.
+
+    ``services`` may be replaced at any time; what is under way goes on with the service it began with, and
+    ``register_listed`` brings new limits to Redis.
     """
 
     def __init__(self, store: Store, services: Services) -> None:
@@ -55,6 +58,8 @@ class Engine:
         self.waits = waiting.Waits(store)
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
+        self._told: dict[str, Service] = {}  # whose limits this process has written to Redis last
+        self._registered: Services | None = None
 
     # ---------------------------------------------------------------------------------------------------- clients
     @_translated
@@ -102,7 +107,14 @@ class Engine:
     @_translated
     def look(self, service_name: str, request_id: str) -> Request:
         """The request as it is now. Raises RequestNotFound, also for another service's request."""
-        service = self.services.get(service_name)
+        return self._look(self.services.get(service_name), request_id)
+
+    @_translated
+    def look_again(self, request: Request) -> Request:
+        """The same request as it is now, though its service be taken out of the settings meanwhile."""
+        return self._look(Service(name=request.service, result_ttl_s=self.services.result_ttl_s), request.request_id)
+
+    def _look(self, service: Service, request_id: str) -> Request:
         seen = self.store.look(service.name, request_id) if ids.is_id(request_id) else None
         if seen is None:
             raise errors.RequestNotFound(request_id, service.result_ttl_s)
@@ -159,7 +171,8 @@ class Engine:
     ) -> Request:
         """The request once it has ended, or as it is after *timeout_s* or when this process is about to stop.
 
-        Raises WaiterGone when *is_gone*, asked every few seconds, says that nobody waits for the answer any more.
+        Who waits gets an answer, though the service be taken out of the settings meanwhile. Raises WaiterGone when
+        *is_gone*, asked every few seconds, says that nobody waits for the answer any more.
         """
         until_s = time.monotonic() + timeout_s
         with self.waits.watching(service_name, request_id, end_only=True, is_gone=is_gone) as waiter:
@@ -172,7 +185,7 @@ class Engine:
                 if waiter.gone:
                     raise errors.WaiterGone(request_id)
                 try:
-                    request, away = self.look(service_name, request_id), None
+                    request, away = self.look_again(request), None
                     waiter.saw(request.version, None)
                 except errors.Unavailable as exc:  # it may be back before the time is up
                     away = exc
@@ -237,23 +250,47 @@ class Engine:
 
     def register(self, service: Service) -> int:
         """Make the service and its limits known to Redis; returns its number in request ids."""
-        number = self.store.register(
-            service.name,
-            max_concurrency=service.max_concurrency,
-            weight=service.weight,
-            max_attempts=service.max_attempts,
-            ttl_ms=service.result_ttl_s * 1000,
-            sink=service.sink == "always",
-            max_sink_length=service.max_sink_length,
-            hold=service.sink_full == "hold",
-        )
-        if number is None:
-            raise errors.TooManyServices(service.name)
-        self._numbers[service.name] = number
-        return number
+        while True:
+            self._told.pop(service.name, None)
+            number = self.store.register(
+                service.name,
+                max_concurrency=service.max_concurrency,
+                weight=service.weight,
+                max_attempts=service.max_attempts,
+                ttl_ms=service.result_ttl_s * 1000,
+                sink=service.sink == "always",
+                max_sink_length=service.max_sink_length,
+                hold=service.sink_full == "hold",
+            )
+            if number is None:
+                raise errors.TooManyServices(service.name)
+            self._numbers[service.name], self._told[service.name] = number, service
+            newer = _find(self.services, service.name)
+            if newer is None or newer == service:
+                return number
+            service = newer  # replaced meanwhile: its new limits may have been written before these old ones
 
     @_translated
     def register_listed(self) -> None:
-        """Tell Redis the limits of every listed service: a changed services file counts from the start on."""
-        for service in self.services:
+        """Tell Redis the limits of every listed service, and of those others whose limits this process has changed.
+
+        Once for each settings: a changed services file counts from its reading on.
+        """
+        services = self.services
+        if self._registered is services:
+            return
+        for service in services:
             self.register(service)
+        listed = {service.name for service in services}
+        for name in set(self._numbers) - listed:
+            found = _find(services, name)
+            if found is not None and found != self._told.get(name):
+                self.register(found)
+        self._registered = services
+
+
+def _find(services: Services, name: str) -> Service | None:
+    try:
+        return services.get(name)
+    except errors.EngineError:  # taken out of the settings: Redis keeps its limits for what it has left
+        return None

@@ -40,7 +40,7 @@ def follow(engine: Engine, first: Request, *, after: int, is_gone: Callable[[], 
         away_since_s: float | None = None
         while True:
             try:
-                request = engine.look(service, request_id)
+                request = engine.look_again(first)
                 lines = _lines(engine, request, lines_after)
                 away_since_s = None
             except errors.RequestNotFound:  # it has ended and is past its time

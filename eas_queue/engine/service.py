@@ -93,6 +93,7 @@ class Services:
         result_ttl_s: int,
     ) -> None:
         self.allow_unlisted = allow_unlisted
+        self.defaults = defaults
         self.result_ttl_s = result_ttl_s
         self._listed = {name: self._named(name, settings) for name, settings in listed.items()}
         self._unlisted = functools.lru_cache(maxsize=1024)(lambda name: self._named(name, defaults))

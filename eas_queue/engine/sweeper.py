@@ -31,12 +31,10 @@ class Sweeper:
                     threading.Thread(target=self._run, name="sweeper", daemon=True).start()
 
     def _run(self) -> None:
-        registered = away = False
+        away = False
         while True:
             try:
-                if not registered:
-                    self._engine.register_listed()
-                    registered = True
+                self._engine.register_listed()
                 self._engine.store.sweep(
                     every_ms=round(self._sweep_s * 1000),
                     process=process_name(),

@@ -68,6 +68,7 @@ def blueprint(engine: Engine, access: Access, *, base_url: str, max_wait_s: floa
             raise errors.InvalidRequest("the sink is written by the queue: submit to /api/predict/<service>")
         wait_s = inbound.wait_s(request)
         submission = inbound.submission(request, inbound.raw_subpath(request, PREFIX + "x/", subpath), caller)
+        by_index = engine.services.get(service).submit_body == "index"  # now: a reload may take the service away
         receipt = engine.submit(service, submission)
         location = f"{base_url}{PREFIX}{receipt.service}/requests/{receipt.request_id}"
         if wait_s is not None:
@@ -75,7 +76,6 @@ def blueprint(engine: Engine, access: Access, *, base_url: str, max_wait_s: floa
                 found, applied = waited(service, receipt.request_id)
                 if found.state.is_terminal:
                     return _with_receipt(status(found, applied=applied), receipt, location)
-        by_index = engine.services.get(service).submit_body == "index"
         response = Response(
             str(receipt.index) if by_index else receipt.request_id, content_type="text/plain; charset=utf-8"
         )
