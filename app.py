@@ -12,6 +12,7 @@ from flask import Flask
 import config
 from eas_queue.dialects import native
 from eas_queue.engine.engine import Engine
+from eas_queue.reload import Reload
 from eas_queue.store.client import Client
 from eas_queue.store.store import Store
 from eas_queue.web import make_app
@@ -31,6 +32,8 @@ def create_app(settings: config.Settings | None = None) -> Flask:
         native.dialect(engine, access, base_url=base_url, max_wait_s=settings.max_wait_s),
     ]
     app = make_app(engine, dialects, max_payload_bytes=settings.max_payload_bytes, sweep_s=settings.sweep_s)
+    log = logging.getLogger("eas_queue.web")
+    app.extensions["eas_queue"]["reload"] = Reload(settings.reload, config.ConfigError, engine, access, log)
     if settings.secret_key:
         app.secret_key = settings.secret_key.get_secret_value()
     return app
