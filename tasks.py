@@ -5,6 +5,7 @@ What Celery does badly on Redis is not used: no results of its own, no late acks
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any
 
@@ -14,10 +15,12 @@ from kombu.utils.scheduling import priority_cycle
 
 import config
 from eas_queue.engine.engine import Engine
+from eas_queue.reload import Bell, Reload
 from eas_queue.store import keys, kick
 from eas_queue.store.client import Client
 from eas_queue.store.store import Store
 from eas_queue.worker.control import replace_revoke
+from eas_queue.worker.hangup import ignore_hangups, on_hangup
 from eas_queue.worker.runtime import Limits, Runtime
 
 
@@ -82,8 +85,21 @@ def forward(self: Task[..., Any]) -> None:
 def _make_runtime(sender: Any, **_: Any) -> None:
     """In the main process, before the pool exists."""
     global _runtime
-    engine = config.or_exit(lambda: Engine(Store(Client(settings.redis, command_timeout_s=5)), settings.services()))
+    bell, read = Bell(), functools.partial(settings.reload, for_web=False)
+
+    def hung_up() -> None:
+        if _runtime is None or not _runtime.forks:
+            bell.ring()
+            return
+        # Its children take over what it has accepted, those that are forked later too; a refusal they see themselves.
+        bell.ring(settings.snapshot if reload.silently() else b"")
+        bell.heard()
+
+    on_hangup(sender, hung_up)  # before the file is read: a change after that is not missed
+    services = config.or_exit(read)[0]
+    engine = config.or_exit(lambda: Engine(Store(Client(settings.redis, command_timeout_s=5)), services))
     replace_revoke(engine)
+    reload = Reload(read, config.ConfigError, engine, None, logging.getLogger("eas_queue.worker"))
     _runtime = Runtime(
         celery_app,
         engine,
@@ -94,6 +110,7 @@ def _make_runtime(sender: Any, **_: Any) -> None:
             settings.max_result_bytes,
             settings.callback_url,
         ),
+        lambda: (message := bell.heard()) is not None and reload(message),
         pool=sender.pool_cls.__module__.rpartition(".")[2],
         concurrency=sender.concurrency,
         hostname=sender.hostname,
@@ -110,6 +127,7 @@ def _quiet_kicks(**_: Any) -> None:
 def _in_child(**_: Any) -> None:
     """In each prefork child: housekeeping runs from the start, so that an idle child takes its turn at the sweep."""
     if _runtime is not None:
+        ignore_hangups()
         _runtime.pump()
 
 

@@ -30,13 +30,15 @@ REPORT_MOST = 500  # ends reported to Flower after one sweep
 
 
 class Housekeeping:
-    """Runs until the process ends. *is_stopping* tells that a warm shutdown has begun."""
+    """Runs until the process ends. *is_stopping* tells that a warm shutdown has begun; *reload_if_asked* takes new
+    settings over when the main process was told to."""
 
     def __init__(
         self,
         engine: Engine,
         pump: Pump,
         is_stopping: Callable[[], bool],
+        reload_if_asked: Callable[[], object],
         *,
         lease_s: float,
         sweep_s: float,
@@ -46,6 +48,7 @@ class Housekeeping:
         self._store = engine.store
         self._pump = pump
         self._is_stopping = is_stopping
+        self._reload_if_asked = reload_if_asked
         self._lease_s = lease_s
         self._sweep_s = sweep_s
         self._grace_s = grace_s
@@ -53,7 +56,6 @@ class Housekeeping:
         self._renewed_s = self._swept_s = 0.0
         self._stopping_since_s: float | None = None
         self._away = False
-        self._registered = False
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="housekeeping", daemon=True).start()
@@ -91,6 +93,7 @@ class Housekeeping:
                 attempt.close(Closed.LOST)
             elif now >= attempt.deadline_s:
                 attempt.close(Closed.TIMEOUT)
+        self._reload_if_asked()
         if now - self._swept_s >= self._sweep_s:
             self._swept_s = now
             self._sweep()
@@ -117,9 +120,7 @@ class Housekeeping:
 
     def _sweep(self) -> None:
         try:
-            if not self._registered:
-                self._engine.register_listed()
-                self._registered = True
+            self._engine.register_listed()
             swept = self._store.sweep(
                 every_ms=round(self._sweep_s * 1000),
                 process=process_name(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from celery import Celery
@@ -33,9 +34,18 @@ class Runtime:
     """Made in the worker's main process before the pool starts; works in whichever process calls ``pump``."""
 
     def __init__(
-        self, app: Celery, engine: Engine, limits: Limits, *, pool: str, concurrency: int, hostname: str
+        self,
+        app: Celery,
+        engine: Engine,
+        limits: Limits,
+        reload_if_asked: Callable[[], object],
+        *,
+        pool: str,
+        concurrency: int,
+        hostname: str,
     ) -> None:
         self._app, self._engine, self._limits = app, engine, limits
+        self._reload_if_asked = reload_if_asked
         self._seats = 1 if pool in INLINE_POOLS else concurrency
         self._hostname = hostname
         self.forks = pool == "prefork"
@@ -72,6 +82,7 @@ class Runtime:
                     self._engine,
                     pump,
                     lambda: self._stopping[0] == 1,
+                    self._reload_if_asked,
                     lease_s=self._limits.lease_s,
                     sweep_s=self._limits.sweep_s,
                     grace_s=self._limits.grace_s,

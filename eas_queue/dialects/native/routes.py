@@ -72,7 +72,7 @@ def blueprint(engine: Engine, access: Access, *, base_url: str, max_wait_s: floa
         receipt = engine.submit(service, submission)
         location = f"{base_url}{PREFIX}{receipt.service}/requests/{receipt.request_id}"
         if wait_s is not None:
-            with contextlib.suppress(errors.Unavailable):  # it is stored: the client must learn its id
+            with contextlib.suppress(errors.Unavailable, errors.ServiceNotFound):  # it is stored: tell its id
                 found, applied = waited(service, receipt.request_id)
                 if found.state.is_terminal:
                     return _with_receipt(status(found, applied=applied), receipt, location)
