@@ -1,8 +1,8 @@
 """`make run`: the whole service in the foreground, from a checked start to a clean stop.
 
 It checks the settings and the ports, leaves in RUN_DIR what the programs need (token, server configuration, logs) and
-supervises them as supervisord.conf says, until Ctrl-C, SIGTERM or a closed terminal. Secrets go through files that only
-their owner can read, never through a command line.
+supervises them as supervisord.conf says, until Ctrl-C, SIGTERM or a closed terminal. Any other SIGHUP makes them read
+the services file again. Secrets go through files that only their owner can read, never through a command line.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from typing import TextIO
 
 import config
 from eas_queue import embedded
+from eas_queue.reload import refused
+from eas_queue.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
 MAX_OPEN_FILES = 2**20  # some systems allow a billion, and programs exist that walk through all of them
+RELOADED = ("web", "worker")
 POLL_S = 0.2  # how soon a signal or the end of a program is noticed
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -35,7 +38,7 @@ def main() -> None:
     try:
         settings = config.or_exit(config.settings)
         lock = config.or_exit(lambda: prepare(settings))
-        supervise(settings.stop_grace_s)
+        supervise(settings)
         lock.close()
     except KeyboardInterrupt:  # before anything was started
         sys.exit(130)
@@ -190,23 +193,28 @@ def _terminal(run_dir: Path) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------ supervision
-def supervise(grace_s: float) -> None:
+def supervise(settings: config.Settings) -> None:
     """Run supervisord.conf in this process until it is told to stop; nothing is left running afterwards."""
     from supervisor import events, options, supervisord  # type: ignore[import-untyped]
     from supervisor.medusa import asyncore_25  # type: ignore[import-untyped]
 
-    die_with_parent = _die_with_parent()
+    die_with_parent, terminal = _die_with_parent(), Terminal()
 
     class Options(options.ServerOptions):  # type: ignore[misc]
         def get_signal(self) -> int | None:
-            # supervisord restarts everything on SIGHUP; from a terminal it means that nobody is there any more.
             received: int | None = super().get_signal()
-            return signal.SIGTERM if received == signal.SIGHUP else received
+            if received != signal.SIGHUP:  # on which supervisord would restart everything
+                return received
+            if terminal.is_gone:
+                return signal.SIGTERM
+            reload()
+            return None
 
         def setpgrp(self) -> None:
             """Called in each child between fork and exec."""
             super().setpgrp()
             die_with_parent()
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it listens itself: it reads the file only then
 
     class Supervisor(supervisord.Supervisor):  # type: ignore[misc]
         def runforever(self) -> None:
@@ -218,13 +226,25 @@ def supervise(grace_s: float) -> None:
                 group.transition()  # the loop would wait for a second before it starts anything
             super().runforever()
 
-    stopping = f"\nStopping: running requests have {grace_s:g} s, then they go back to the queue"
+    def reload() -> None:
+        try:
+            settings.reload()  # for its judgement only, said where somebody may be looking
+        except config.ConfigError as exc:
+            say(refused(exc))
+            return
+        for process in supervisor.process_groups["queue"].processes.values():
+            if process.config.name in RELOADED and process.pid:
+                chosen.kill(process.pid, signal.SIGHUP)
+        say("Services and tokens are read again; the logs of web and worker say what has changed")
+
+    stopping = f"\nStopping: running requests have {settings.stop_grace_s:g} s, then they go back to the queue"
     chosen = Options()
     chosen.realize(["-c", str(ROOT / "supervisord.conf")])
     chosen.first, chosen.test = True, False
     say(f"Starting; logs are in {os.environ['RUN_DIR']}/log")
+    supervisor = Supervisor(chosen)
     with contextlib.suppress(asyncore_25.ExitNow):
-        Supervisor(chosen).main()
+        supervisor.main()
     chosen.close_logger()
     say("Stopped")
 

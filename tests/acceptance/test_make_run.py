@@ -6,13 +6,16 @@ interpreter's packages instead of a new environment.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,16 +70,23 @@ class Run:
         self.session.trust_env = False
         self.session.headers["Connection"] = "close"  # an idle connection would delay the web's stop
 
-    def start(self) -> Run:
-        """In a process group of its own, as a shell starts a job."""
+    def start(self, terminal: int | None = None) -> Run:
+        """In a process group of its own, as a shell starts a job; with *terminal* as its terminal."""
+
+        def take_terminal() -> None:
+            if terminal is not None:
+                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
         with (self.folder / "output").open("wb") as output:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "eas_queue.run"],
                 cwd=self.tree,
                 env=self.env,
+                stdin=subprocess.DEVNULL if terminal is None else terminal,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=take_terminal,
             )
         return self
 
@@ -237,6 +247,19 @@ def test_what_is_killed_comes_back(run: Run, name: str) -> None:
     await_condition(run.works, timeout_s=30, what=f"requests go through after {name} was killed")
 
 
+def test_a_hangup_without_a_terminal_reads_the_settings_again_and_restarts_nothing(run: Run) -> None:
+    assert run.popen is not None
+    before = {name: run.pid(name) for name in ("web", "worker", "redis")}
+
+    os.kill(run.popen.pid, signal.SIGHUP)
+
+    await_condition(lambda: "Services and tokens are read again" in run.output, what="it says so")
+    await_condition(lambda: "reloaded added=" in run.log("web"), what="the web did")
+    await_condition(lambda: "reloaded added=" in run.log("worker"), what="the worker did")
+    assert {name: run.pid(name) for name in before} == before
+    assert run.works()
+
+
 def test_a_second_start_in_the_same_folder_is_refused(run: Run) -> None:
     second = subprocess.run(
         [sys.executable, "-m", "eas_queue.run"], cwd=run.tree, env=run.env, capture_output=True, text=True, timeout=20
@@ -293,6 +316,41 @@ def test_ctrl_c_ends_all_of_it_and_what_was_accepted_is_there_after_the_next_sta
     assert another.status(done)["status"] == "SUCCESS"
     ended = await_condition(lambda: (found := another.status(running))["status"] == "SUCCESS" and found, what="it ends")
     assert ended["attempts"] == 1, "handing back does not count"
+
+
+def test_a_hangup_reads_the_settings_again_while_the_terminal_is_there_and_stops_all_when_it_has_closed(
+    another: Run, tmp_path: Path
+) -> None:
+    services = tmp_path / "services.toml"
+    services.write_text("[services.sentiment]\n")
+    another.env["SERVICES_FILE"] = str(services)
+    ours, theirs = pty.openpty()
+    another.start(theirs)
+    os.close(theirs)
+    another.await_ready()
+    assert another.popen is not None
+    url = f"{another.url}/api/predict/fresh"
+    assert another.session.post(url, json=BODY, timeout=20).status_code == 404
+
+    services.write_text("[services.sentiment]\n[services.fresh]\n")
+    os.kill(another.popen.pid, signal.SIGHUP)
+    await_condition(
+        lambda: another.session.post(url, json=BODY, headers={"Prefer": "wait=5"}, timeout=20).status_code == 200,
+        what="the new service is served",
+    )
+    await_condition(lambda: "reloaded added=fresh" in another.log("worker"), what="the worker knows it")
+
+    services.write_text("[services")
+    os.kill(another.popen.pid, signal.SIGHUP)
+    await_condition(lambda: "reload_refused error=SERVICES_FILE: " in another.output, what="the file is refused")
+    assert "reload_refused" not in another.log("web") + another.log("worker"), "they were not even asked"
+    assert another.works()
+
+    os.close(ours)
+
+    assert another.popen.wait(40) == 0
+    assert another.output.endswith("Stopped\n")
+    assert not any(map(is_alive, another.pids()))
 
 
 @on_linux
