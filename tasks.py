@@ -73,7 +73,13 @@ _runtime: Runtime | None = None
 
 
 @celery_app.task(
-    name=kick.TASK_NAME, bind=True, ignore_result=True, acks_late=False, send_events=False, track_started=False
+    name=kick.TASK_NAME,
+    bind=True,
+    ignore_result=True,
+    acks_late=False,
+    send_events=False,
+    track_started=False,
+    Request="eas_queue.worker.kicks:KickRequest",
 )
 def forward(self: Task[..., Any]) -> None:
     """A kick: work on the best requests there are, for as long as this process has seats and the task's time lasts."""
