@@ -3,6 +3,11 @@
 The password comes from the environment or RUN_DIR, never from the command line, where `ps` would show it.
 """
 
+import _thread
+import os as _os
+import time as _time
+
+import flower.command as _command
 import flower.views.monitor as _monitor
 import tornado.web as _web
 
@@ -21,3 +26,21 @@ tasks_columns = "name,uuid,state,args,runtime,result,received,started,worker"  #
 
 # Flower asks for the password everywhere but in /metrics, which names workers and tasks; /healthcheck only says OK.
 _monitor.Metrics.get = _web.authenticated(_monitor.Metrics.get)
+
+# A stop ends: Python waits at exit for Flower's threads, and one of them may try for ever to reach a Redis that went
+# at the same moment. Flower looks this name up after it has read this file. A bare thread, because a signal handler
+# must not wait for locks.
+_on_sigterm = _command.sigterm_handler
+
+
+def _end_soon():
+    _time.sleep(2)
+    _os._exit(0)
+
+
+def _stop(signum, frame):
+    _thread.start_new_thread(_end_soon, ())
+    _on_sigterm(signum, frame)
+
+
+_command.sigterm_handler = _stop

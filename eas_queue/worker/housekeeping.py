@@ -30,28 +30,26 @@ REPORT_MOST = 500  # ends reported to Flower after one sweep
 
 
 class Housekeeping:
-    """Runs until the process ends. *is_stopping* tells that a warm shutdown has begun; *reload_if_asked* takes new
-    settings over when the main process was told to."""
+    """Runs until the process ends. *grace* is None until a stop has begun, then what running requests get, seconds;
+    *reload_if_asked* takes new settings over when the main process was told to."""
 
     def __init__(
         self,
         engine: Engine,
         pump: Pump,
-        is_stopping: Callable[[], bool],
+        grace: Callable[[], float | None],
         reload_if_asked: Callable[[], object],
         *,
         lease_s: float,
         sweep_s: float,
-        grace_s: float,
     ) -> None:
         self._engine = engine
         self._store = engine.store
         self._pump = pump
-        self._is_stopping = is_stopping
+        self._grace = grace
         self._reload_if_asked = reload_if_asked
         self._lease_s = lease_s
         self._sweep_s = sweep_s
-        self._grace_s = grace_s
         self._margin_s = min(3.0, lease_s / 5)  # a call that was not renewed is closed this long before its lease ends
         self._renewed_s = self._swept_s = 0.0
         self._stopping_since_s: float | None = None
@@ -97,8 +95,9 @@ class Housekeeping:
         if now - self._swept_s >= self._sweep_s:
             self._swept_s = now
             self._sweep()
-        if self._is_stopping():
-            self._stop(now)
+        grace_s = self._grace()
+        if grace_s is not None:
+            self._stop(now, grace_s)
 
     def _renew(self, now: float) -> None:
         attempts = list(self._pump.attempts.values())
@@ -139,9 +138,9 @@ class Housekeeping:
         if swept.lapsed or swept.expired:
             log.info("swept lapsed=%d expired=%d", swept.lapsed, swept.expired)
 
-    def _stop(self, now: float) -> None:
+    def _stop(self, now: float, grace_s: float) -> None:
         if self._stopping_since_s is None:
             self._stopping_since_s = now
             self._pump.drain()
-        elif now - self._stopping_since_s >= self._grace_s:
+        elif now - self._stopping_since_s >= grace_s:
             self._pump.hand_back()

@@ -60,8 +60,10 @@ class _Family:
 class Pump:
     """The working half of one process. Not to be shared across a fork."""
 
-    def __init__(self, engine: Engine, forwarder: Forwarder, reporter: Reporter, *, seats: int, lease_s: float) -> None:
-        self.seats = Seats(seats)
+    def __init__(
+        self, engine: Engine, forwarder: Forwarder, reporter: Reporter, seats: Seats, *, lease_s: float
+    ) -> None:
+        self.seats = seats
         self.attempts: dict[str, Attempt] = {}  # by lease token; the housekeeping renews and closes them
         self.draining = False
         self._cancelled_early: dict[str, None] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 from collections.abc import Callable
@@ -12,9 +11,12 @@ from celery import Celery
 
 from eas_queue.engine.engine import Engine
 from eas_queue.forward import Forwarder
+from eas_queue.worker import ending
+from eas_queue.worker.board import RUNS, STOPS, STOPS_AT_ONCE, Board
 from eas_queue.worker.housekeeping import Housekeeping
 from eas_queue.worker.pump import Pump
 from eas_queue.worker.reporter import Reporter
+from eas_queue.worker.seats import Seats
 
 INLINE_POOLS = frozenset({"prefork", "solo"})  # one request at a time, in the task itself
 
@@ -49,15 +51,18 @@ class Runtime:
         self._seats = 1 if pool in INLINE_POOLS else concurrency
         self._hostname = hostname
         self.forks = pool == "prefork"
-        # One byte that a forked child shares with its parent: only the parent hears that the worker stops.
-        self._stopping = mmap.mmap(-1, 1)
+        self.board = Board()  # only the main process hears that the worker stops; its children read it there
+        self._stop_is_bound = False
         self._lock = threading.Lock()
         self._pid = 0
         self._parts: tuple[Pump, Reporter] | None = None
 
     def begin_stop(self) -> None:
-        """A warm shutdown has begun: running requests get grace_s, then go back to the queue."""
-        self._stopping[0] = 1
+        """A warm shutdown has begun: running requests get grace_s, then go back to the queue. For signal handlers."""
+        self.board.stops()
+        if not self._stop_is_bound:
+            self._stop_is_bound = True
+            ending.bound_stop(lambda: self.board.taken, self._limits.grace_s)
 
     def pump(self) -> Pump:
         """The pump of this process; the first call in a process starts its housekeeping."""
@@ -68,6 +73,9 @@ class Runtime:
         if self._pid == os.getpid() and self._parts is not None:
             self._parts[1].stop()
 
+    def _grace(self) -> float | None:
+        return {RUNS: None, STOPS: self._limits.grace_s, STOPS_AT_ONCE: 0.0}[self.board.state]
+
     def _here(self) -> tuple[Pump, Reporter]:
         with self._lock:
             if self._parts is None or self._pid != os.getpid():
@@ -77,15 +85,16 @@ class Runtime:
                     max_result_bytes=self._limits.max_result_bytes,
                     callback_url=self._limits.callback_url,
                 )
-                pump = Pump(self._engine, forwarder, reporter, seats=self._seats, lease_s=self._limits.lease_s)
+                self.board.write_taken(0)
+                seats = Seats(self._seats, self.board.write_taken)
+                pump = Pump(self._engine, forwarder, reporter, seats, lease_s=self._limits.lease_s)
                 Housekeeping(
                     self._engine,
                     pump,
-                    lambda: self._stopping[0] == 1,
+                    self._grace,
                     self._reload_if_asked,
                     lease_s=self._limits.lease_s,
                     sweep_s=self._limits.sweep_s,
-                    grace_s=self._limits.grace_s,
                 ).start()
                 self._parts, self._pid = (pump, reporter), os.getpid()
             return self._parts

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 
 class Seats:
-    """*capacity* numbered seats. A thread or greenlet works on one request in one seat."""
+    """*capacity* numbered seats. A thread or greenlet works on one request in one seat.
 
-    def __init__(self, capacity: int) -> None:
+    *tell* is called with the number of seats taken, whenever it changes.
+    """
+
+    def __init__(self, capacity: int, tell: Callable[[int], None] = lambda _: None) -> None:
         self.capacity = capacity
+        self._tell = tell
         self._free = list(range(capacity))
         self._changed = threading.Condition()
         self.somebody_waits = False
@@ -20,6 +25,7 @@ class Seats:
         with self._changed:
             taken = self._free[-most:] if most > 0 else []
             del self._free[len(self._free) - len(taken) :]
+            self._tell(self.capacity - len(self._free))
             return taken
 
     def take_or_wait(self) -> list[int]:
@@ -43,6 +49,7 @@ class Seats:
         if seats:
             with self._changed:
                 self._free.extend(seats)
+                self._tell(self.capacity - len(self._free))
                 self._changed.notify()
 
     def stop(self) -> None:

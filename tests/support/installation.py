@@ -136,8 +136,10 @@ class Installation:
 
         await_condition(ready, timeout_s=20, what="the web answers")
 
-    def worker(self, pool: str = "gevent", concurrency: int = 100, name: str = "w1") -> Process:
-        command = ["celery", "-A", "app.celery_app", "worker", "--loglevel=info", "-Q", "celery,high_priority"]
+    def worker(
+        self, pool: str = "gevent", concurrency: int = 100, name: str = "w1", app: str = "app.celery_app"
+    ) -> Process:
+        command = ["celery", "-A", app, "worker", "--loglevel=info", "-Q", "celery,high_priority"]
         process = self.start(f"worker-{name}", [*command, "-P", pool, "-c", str(concurrency), "-n", f"{name}@%h"])
         process.await_log(" ready.")
         return process
