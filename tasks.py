@@ -19,9 +19,11 @@ from eas_queue.reload import Bell, Reload
 from eas_queue.store import keys, kick
 from eas_queue.store.client import Client
 from eas_queue.store.store import Store
+from eas_queue.worker import watchdog
 from eas_queue.worker.control import replace_revoke
 from eas_queue.worker.hangup import ignore_hangups, on_hangup
 from eas_queue.worker.runtime import Limits, Runtime
+from eas_queue.worker.watchdog import Watchdog
 
 
 class HighFirst(priority_cycle):
@@ -39,7 +41,8 @@ def make_celery(settings: config.Settings) -> Celery:
     """The Celery app for an installation. Opens no connection."""
     url = settings.redis
     app = Celery("eas_queue", broker=url, backend=url)
-    timeouts = {"socket_timeout": 5, "socket_connect_timeout": 2, "socket_keepalive": True, "health_check_interval": 10}
+    # The last one drops a half-open connection after 5 to 9 s, before eas_queue.worker.watchdog would end the worker.
+    timeouts = {"socket_timeout": 5, "socket_connect_timeout": 2, "socket_keepalive": True, "health_check_interval": 4}
     app.conf.update(
         # Not acknowledged, because losing a kick does no harm: that saves two round trips a message, and works while
         # Redis is at its memory limit, where kombu could not note what it has taken.
@@ -138,9 +141,13 @@ def _in_child(**_: Any) -> None:
 
 
 @signals.worker_ready.connect
-def _in_main(**_: Any) -> None:
-    # Not in the parent of prefork children: a thread there could hold a lock at the moment of a fork.
-    if _runtime is not None and not _runtime.forks:
+def _in_main(sender: Any, **_: Any) -> None:
+    if _runtime is None:
+        return
+    # The only thread beside Celery's own in the parent of prefork children, where a thread could hold a lock at the
+    # moment of a fork: it shares none with what children use but logging's, which Python makes anew in a child.
+    Watchdog(settings.redis, sender, _runtime.board, stalled_s=watchdog.STALLED_S).start()
+    if not _runtime.forks:
         _runtime.pump()
 
 
