@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     worker_concurrency: int = Field(
         1000, ge=1, le=20_000, description="requests that the worker started by `make run` or the Procfile runs at once"
     )
+    worker_events: Literal["auto", "all", "off"] = Field(
+        "auto", description="tell Flower of requests: auto, while somebody listens; all, always; off, never"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="how much the web logs")
     _kept: tuple[bytes, Content | None] | None = PrivateAttr(None)  # what ``reload`` accepted last
 

@@ -20,7 +20,7 @@ from eas_queue.store import keys, kick
 from eas_queue.store.client import Client
 from eas_queue.store.store import Store
 from eas_queue.worker import watchdog
-from eas_queue.worker.control import replace_revoke
+from eas_queue.worker.control import hear_listeners, replace_revoke
 from eas_queue.worker.hangup import ignore_hangups, on_hangup
 from eas_queue.worker.runtime import Limits, Runtime
 from eas_queue.worker.watchdog import Watchdog
@@ -118,12 +118,14 @@ def _make_runtime(sender: Any, **_: Any) -> None:
             settings.stop_grace_s,
             settings.max_result_bytes,
             settings.callback_url,
+            settings.worker_events,
         ),
         lambda: (message := bell.heard()) is not None and reload(message),
         pool=sender.pool_cls.__module__.rpartition(".")[2],
         concurrency=sender.concurrency,
         hostname=sender.hostname,
     )
+    hear_listeners(_runtime.board)
 
 
 @signals.after_setup_logger.connect

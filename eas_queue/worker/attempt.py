@@ -39,6 +39,7 @@ class Attempt:
         self.deadline_s = self.started_s + service.timeout_s
         self.lease_until_s = lease_until_s
         self.closed: Closed | None = None
+        self.reported_in = -1  # see Reporter
         self.was_sent = False  # as far as anybody can know: there was a connection
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None

@@ -1,4 +1,5 @@
-"""What the processes of one worker tell each other: whether it stops, and how many seats each has taken.
+"""What the processes of one worker tell each other: whether it stops, how many seats each has taken, and that
+somebody listens to its events.
 
 Memory that forked children share with their parent, one writer per cell and no lock: it can be used in a signal
 handler, and a child that is killed leaves nothing locked.
@@ -13,10 +14,11 @@ from billiard.process import current_process
 CELLS = mmap.PAGESIZE // 4
 
 RUNS, STOPS, STOPS_AT_ONCE = 0, 1, 2
+SHARED = 2  # cells that the main process writes
 
 
 class Board:
-    """Made before the pool forks. Cell 0 is the main process's word, the others count seats."""
+    """Made before the pool forks. The first cells are the main process's word, the others count seats."""
 
     def __init__(self) -> None:
         self._cells = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("I")
@@ -31,9 +33,17 @@ class Board:
 
     def write_taken(self, seats: int) -> None:
         """This process has so many seats taken. A child that replaces a dead one writes to the same cell."""
-        self._cells[1 + getattr(current_process(), "index", 0) % (CELLS - 1)] = seats
+        self._cells[SHARED + getattr(current_process(), "index", 0) % (CELLS - SHARED)] = seats
 
     @property
     def taken(self) -> int:
         """Seats taken in all processes of this worker."""
-        return sum(self._cells[1:])
+        return sum(self._cells[SHARED:])
+
+    @property
+    def announced(self) -> int:
+        """Changes whenever a listener to events has announced itself."""
+        return self._cells[1]
+
+    def announce(self) -> None:
+        self._cells[1] = (self._cells[1] + 1) % 2**32

@@ -1,7 +1,8 @@
-"""Flower's Revoke and Terminate, and ``control.revoke``: they cancel that request, and nothing else.
+"""Celery's remote commands that mean something else here.
 
-Celery's own command knows messages, and here a message carries many requests: terminating it would cut off the others,
-and the request itself would only lose an attempt and run again.
+Flower's Revoke and Terminate, and ``control.revoke``, cancel that request, and nothing else. Celery's own command knows
+messages, and here a message carries many requests: terminating it would cut off the others, and the request itself
+would only lose an attempt and run again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from celery.worker.control import Panel, ok
 
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.errors import EngineError, NotCancellable, RequestNotFound
+from eas_queue.worker.board import Board
 
 log = logging.getLogger("eas_queue.worker")
 
@@ -30,6 +32,17 @@ def replace_revoke(engine: Engine) -> None:
 
     Panel.data["revoke"] = revoke
     Panel.data["terminate"] = terminate
+
+
+def hear_listeners(board: Board) -> None:
+    """Note on *board* when Flower and the like ask for events, which they do as soon as they listen."""
+    enable = Panel.data["enable_events"]
+
+    def enable_events(state: Any, **options: Any) -> Any:
+        board.announce()
+        return enable(state, **options)
+
+    Panel.data["enable_events"] = enable_events
 
 
 def _cancel(engine: Engine, request_id: str) -> str:

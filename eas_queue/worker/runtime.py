@@ -15,7 +15,7 @@ from eas_queue.worker import ending
 from eas_queue.worker.board import RUNS, STOPS, STOPS_AT_ONCE, Board
 from eas_queue.worker.housekeeping import Housekeeping
 from eas_queue.worker.pump import Pump
-from eas_queue.worker.reporter import Reporter
+from eas_queue.worker.reporter import Mode, Reporter
 from eas_queue.worker.seats import Seats
 
 INLINE_POOLS = frozenset({"prefork", "solo"})  # one request at a time, in the task itself
@@ -30,6 +30,7 @@ class Limits:
     grace_s: float
     max_result_bytes: int
     callback_url: str
+    events: Mode
 
 
 class Runtime:
@@ -79,7 +80,7 @@ class Runtime:
     def _here(self) -> tuple[Pump, Reporter]:
         with self._lock:
             if self._parts is None or self._pid != os.getpid():
-                reporter = Reporter(self._app, self._hostname)
+                reporter = Reporter(self._app, self._hostname, self._limits.events, lambda: self.board.announced)
                 forwarder = Forwarder(
                     connections=self._seats,
                     max_result_bytes=self._limits.max_result_bytes,

@@ -163,3 +163,52 @@ def test_a_waiting_request_can_be_revoked_from_flower(server: RedisServer, targe
 
         assert installation.await_end(waiting)["status"] == "REVOKED"
         assert len(target.calls()) == 2
+
+
+@pytest.mark.parametrize(("pool", "concurrency"), [("prefork", 2), ("gevent", 50), ("threads", 4)])
+def test_flower_started_while_requests_run_lists_every_later_one(
+    server: RedisServer, target: Target, pool: str, concurrency: int
+) -> None:
+    with Installation(server.url, target.url) as installation:
+        installation.web()
+        installation.worker(pool, concurrency)
+        ended = threading.Event()
+
+        def submit_on() -> None:
+            while not ended.wait(0.02):
+                installation.submit("other")
+
+        busy = threading.Thread(target=submit_on)
+        busy.start()
+        try:
+            flower = start_flower(installation)
+            # It answers a little before it listens; from then on the worker may take a second to notice.
+            await_condition(lambda: tasks_in_flower(flower), timeout_s=2, what="Flower hears of requests")
+            made = [installation.submit() for _ in range(50)]
+
+            def all_listed() -> bool:
+                found = tasks_in_flower(flower)
+                return all(found.get(i, {}).get("state") == "SUCCESS" for i in made)
+
+            await_condition(all_listed, what="Flower lists all that came after it")
+        finally:
+            ended.set()
+            busy.join()
+        found = tasks_in_flower(flower)
+        assert {task["name"] for task in found.values()} == {"tasks.forward"}, "also of those it heard only the end of"
+
+
+@pytest.mark.parametrize("mode", ["all", "off"])
+def test_flower_is_told_always_or_never(server: RedisServer, target: Target, mode: str) -> None:
+    with Installation(server.url, target.url, worker_events=mode) as installation:
+        flower = start_flower(installation)
+        installation.web()
+        installation.worker()
+        made = installation.submit()
+        assert installation.await_end(made)["status"] == "SUCCESS"
+
+        if mode == "all":
+            await_condition(lambda: made in tasks_in_flower(flower))
+        else:
+            with pytest.raises(AssertionError, match="not so after"):
+                await_condition(lambda: made in tasks_in_flower(flower), timeout_s=1.5)
