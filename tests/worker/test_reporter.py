@@ -14,7 +14,7 @@ from celery import Celery
 
 from eas_queue.engine import ids
 from eas_queue.engine.service import Service
-from eas_queue.store.shapes import Ended, Leased, Requeued
+from eas_queue.store.shapes import Leased
 from eas_queue.worker.attempt import Attempt
 from eas_queue.worker.listeners import count_listeners
 from eas_queue.worker.reporter import KNOWN_S, Mode, Reporter
