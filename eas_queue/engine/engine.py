@@ -110,6 +110,18 @@ class Engine:
         return self._look(self.services.get(service_name), request_id)
 
     @_translated
+    def _look_first(self, service_name: str, request_id: str) -> Request:
+        """For who waits: a service that was taken out of the settings just now still has the request."""
+        try:
+            return self.look(service_name, request_id)
+        except errors.ServiceNotFound as exc:
+            try:
+                gone = Service(name=service_name, result_ttl_s=self.services.result_ttl_s)
+                return self._look(gone, request_id)
+            except errors.RequestNotFound:
+                raise exc from None
+
+    @_translated
     def look_again(self, request: Request) -> Request:
         """The same request as it is now, though its service be taken out of the settings meanwhile."""
         return self._look(Service(name=request.service, result_ttl_s=self.services.result_ttl_s), request.request_id)
@@ -176,7 +188,7 @@ class Engine:
         """
         until_s = time.monotonic() + timeout_s
         with self.waits.watching(service_name, request_id, end_only=True, is_gone=is_gone) as waiter:
-            request = self.look(service_name, request_id)
+            request = self._look_first(service_name, request_id)
             away: errors.Unavailable | None = None
             while not request.state.is_terminal and not waiter.stopping:
                 left_s = until_s - time.monotonic()

@@ -65,6 +65,7 @@ def follow(engine: Engine, first: Request, *, after: int, is_gone: Callable[[], 
 
 
 def _lines(engine: Engine, request: Request, after: int) -> list[LogLine]:
+    """What was logged between version *after* and this look: later lines come with the next one."""
     if not request.log_count or request.version <= after:
         return []
-    return [line for line in engine.logs(request) if line.event > after]
+    return [line for line in engine.logs(request) if after < line.event <= request.version]
