@@ -19,7 +19,7 @@ import pydantic
 from pydantic import Field, PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from eas_queue.auth import Access, Token
+from eas_queue.auth import RATE_MIN, Access, Token
 from eas_queue.engine.service import NAME, Services, ServiceSettings
 
 T = TypeVar("T")
@@ -117,6 +117,13 @@ class Settings(BaseSettings):
             if len(token) < 16 or not re.fullmatch(r"[!-~]+", token):
                 raise ValueError("each token needs at least 16 printable characters without spaces")
         return tokens
+
+    @pydantic.field_validator("rate_limit_per_s")
+    @classmethod
+    def _is_rate(cls, value: float) -> float:
+        if value and value < RATE_MIN:
+            raise ValueError(f"must be 0, for no limit, or at least {RATE_MIN:g}")
+        return value
 
     @pydantic.field_validator("flower_basic_auth")
     @classmethod

@@ -19,6 +19,8 @@ from werkzeug.datastructures import Headers
 
 from eas_queue.engine.request import Caller
 
+RATE_MIN, RATE_MAX = 0.001, 1_000_000  # submits a second
+
 
 class Role(StrEnum):
     SUBMIT = "submit"
@@ -82,8 +84,10 @@ class Token:
         if not _is_list_of_text(roles) or set(roles) - {role.value for role in Role}:
             raise ValueError(f"{name[:15]}..: roles must be some of {', '.join(Role)}")
         rate_per_s = rules.get("rate_per_s", 0)
-        if not _is_number(rate_per_s) or not 0 <= rate_per_s <= 1_000_000:
-            raise ValueError(f"{name[:15]}..: rate_per_s must be a number of submits a second, 0 for no limit")
+        if not _is_number(rate_per_s) or not (rate_per_s == 0 or RATE_MIN <= rate_per_s <= RATE_MAX):
+            raise ValueError(
+                f"{name[:15]}..: rate_per_s must be a number of submits a second, {RATE_MIN:g} to {RATE_MAX:,}, or 0"
+            )
         burst = rules.get("burst", _burst(rate_per_s))
         if not isinstance(burst, int) or isinstance(burst, bool) or not 1 <= burst <= 1_000_000:
             raise ValueError(f"{name[:15]}..: burst must be a whole number of submits, 1 or more")

@@ -34,7 +34,7 @@ def make_app(engine: Engine, dialects: Sequence[Dialect], *, max_payload_bytes: 
     def render(exc: Exception) -> Response:
         found = failure.of(exc, max_payload_bytes=max_payload_bytes)
         if found.status == 500:
-            log.exception("request_failed method=%s path=%s", request.method, request.path, exc_info=exc)
+            log.exception("request_failed method=%s path=%r", request.method, request.path, exc_info=exc)
         for dialect in dialects:
             if request.path.startswith(dialect.prefixes):
                 return dialect.render_error(found)

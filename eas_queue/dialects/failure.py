@@ -46,7 +46,9 @@ def of(exc: Exception, *, max_payload_bytes: int) -> Failure:
     if isinstance(exc, auth.Forbidden):
         return Failure(403, "forbidden", "Not allowed", str(exc))
     if isinstance(exc, RequestEntityTooLarge):
-        detail = f"the body is larger than {max_payload_bytes} bytes (MAX_PAYLOAD_BYTES): nothing was stored"
+        detail = exc.description or ""
+        if str(max_payload_bytes) in detail or not detail.startswith("the body is larger than"):
+            detail = f"the body is larger than {max_payload_bytes} bytes (MAX_PAYLOAD_BYTES): nothing was stored"
         return Failure(413, "payload-too-large", "The body is too large", detail)
     if isinstance(exc, HTTPException) and exc.code is not None and exc.code >= 400:
         allow = tuple((name, value) for name, value in exc.get_headers() if name == "Allow")

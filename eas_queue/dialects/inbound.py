@@ -3,9 +3,11 @@ could smuggle, and keep what the target should get."""
 
 from __future__ import annotations
 
+import json
 import re
 import select
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import unquote
 
 from flask import Request
@@ -27,6 +29,7 @@ WITHHELD_PREFIXES = ("x-forwarded-", "x-eas-queueservice-")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, token
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_PRIORITY = 2**31 - 1
+_JSON_DEPTH_MAX = 32
 _MAX_DEADLINE_S = 31_536_000
 _UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION_PART = r"(\d{1,9}(?:\.\d{1,9})?)(ns|us|µs|μs|ms|s|m|h)"
@@ -40,7 +43,7 @@ def submission(request: Request, path: str, caller: Caller) -> Submission:
     """
     query = request.query_string.decode("latin-1")
     return Submission(
-        body=_whole_body(request),
+        body=whole_body(request),
         path=_checked_path(path),
         query=_forwarded_query(query),
         headers=_forwarded_headers(request),
@@ -67,9 +70,34 @@ def raw_subpath(request: Request, prefix: str, routed: str) -> str:
     return found
 
 
-def _whole_body(request: Request) -> bytes:
-    """All of the body: werkzeug cuts a chunked one off at the limit, and takes what came of one that broke off."""
+def json_object(request: Request, *, bytes_most: int) -> dict[str, Any]:
+    """The body as a JSON object without NaN, infinities and deep nesting. Raises InvalidRequest."""
+    request.max_content_length = min(bytes_most, request.max_content_length or bytes_most)
+    try:
+        content = json.loads(whole_body(request))
+        json.dumps(content, allow_nan=False)
+        if _depth(content) > _JSON_DEPTH_MAX:
+            raise ValueError(f"it is nested deeper than {_JSON_DEPTH_MAX}")
+    except (ValueError, RecursionError) as exc:
+        raise errors.InvalidRequest(f"the body is not JSON that can be kept: {exc}") from exc
+    if not isinstance(content, dict):
+        raise errors.InvalidRequest("the body must be a JSON object")
+    return content
+
+
+def _depth(value: Any) -> int:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inside is None else 1 + max(map(_depth, inside), default=0)
+
+
+def whole_body(request: Request) -> bytes:
+    """All of the body: werkzeug cuts a chunked one off at the limit, and takes what came of one that broke off.
+
+    Raises InvalidRequest; RequestEntityTooLarge over request.max_content_length.
+    """
     limit, announced = request.max_content_length, request.content_length
+    if limit is not None and (announced or 0) > limit:
+        raise RequestEntityTooLarge(f"the body is larger than {limit} bytes: nothing was stored")
     if limit is not None and announced is None:
         request.max_content_length = limit + 1
     try:
@@ -79,7 +107,7 @@ def _whole_body(request: Request) -> bytes:
     except Exception as exc:  # every server has its own for a body that is badly framed
         raise errors.InvalidRequest("the body can't be read: its chunks are malformed, or it broke off") from exc
     if limit is not None and len(body) > limit:
-        raise RequestEntityTooLarge
+        raise RequestEntityTooLarge(f"the body is larger than {limit} bytes: nothing was stored")
     if announced is not None and len(body) < announced:
         raise errors.InvalidRequest(f"the body ended after {len(body)} of the {announced} bytes that were announced")
     return body
@@ -153,12 +181,12 @@ def _deadline_s(request: Request) -> float | None:
 
 
 def _idempotency_key(request: Request) -> str:
-    values = request.headers.getlist("Idempotency-Key")
-    if not values:
+    value = request.headers.get("Idempotency-Key")  # servers join repeated headers with a comma
+    if value is None:
         return ""
-    if len(values) > 1 or not re.fullmatch(r"[!-~](?:[ -~]{0,253}[!-~])?", values[0]):
-        raise errors.InvalidRequest("Idempotency-Key must be one key of 1 to 255 printable ASCII characters")
-    return values[0]
+    if not re.fullmatch(r"[!-~](?:[ -~]{0,253}[!-~])?", value):
+        raise errors.InvalidRequest("Idempotency-Key must be a key of 1 to 255 printable ASCII characters")
+    return value
 
 
 def wait_s(request: Request) -> float | None:

@@ -7,6 +7,7 @@ A dialect parses, makes one call here, and renders the answer. The rules themsel
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from eas_queue.engine.request import (
     request_of,
 )
 from eas_queue.engine.service import Service, Services
+from eas_queue.engine.waiting import Turn
 from eas_queue.store import errors as store_errors
 from eas_queue.store.shapes import Alive, Letter, LogLine, Overview
 from eas_queue.store.store import Store
@@ -37,7 +39,7 @@ def _translated(call: _F) -> _F:
         try:
             return call(*args, **options)
         except store_errors.StoreError as exc:
-            raise errors.Unavailable(str(exc)) from exc
+            raise errors.Unavailable(str(exc), exc.in_full) from exc
 
     return inner  # type: ignore[return-value]
 
@@ -85,7 +87,7 @@ class Engine:
                 ids.new_id(number),
                 number=number,
                 priority_class=priority_class(submission.priority),
-                deadline_in_ms=round(deadline_s * 1000),
+                deadline_in_ms=math.ceil(deadline_s * 1000),
                 max_queue_length=service.max_queue_length,
                 meta=meta,
                 body=submission.body,
@@ -133,14 +135,17 @@ class Engine:
         return request_of(service.name, request_id, seen)
 
     @_translated
-    def logs(self, request: Request) -> list[LogLine]:
-        """What its target logged of it, oldest first; the store keeps the latest lines only."""
-        return self.store.logs(request.service, request.request_id) if request.log_count else []
+    def logs(self, request: Request, **limits: int) -> list[LogLine]:
+        """The latest lines that its target logged, oldest first. *limits*: as Store.logs."""
+        return self.store.logs(request.service, request.request_id, **limits) if request.log_count else []
 
     @_translated
     def note_progress(self, request_id: str, token: str, note: ProgressNote) -> None:
-        """What a target says of a request while it works on it. Raises AttemptOver, RequestNotFound, Unavailable."""
-        service = self.service_of(request_id)
+        """What a target says of a request while it works on it. Raises AttemptOver, also for an unknown request."""
+        try:
+            service = self.service_of(request_id)
+        except errors.RequestNotFound:
+            raise errors.AttemptOver(request_id) from None
         if not self.store.progress(service, request_id, token, progress=note.progress, lines=note.lines):
             raise errors.AttemptOver(request_id)
 
@@ -190,19 +195,17 @@ class Engine:
         with self.waits.watching(service_name, request_id, end_only=True, is_gone=is_gone) as waiter:
             request = self._look_first(service_name, request_id)
             away: errors.Unavailable | None = None
-            while not request.state.is_terminal and not waiter.stopping:
-                left_s = until_s - time.monotonic()
-                if left_s > 0 and not waiter.wait(left_s):
-                    continue
-                if waiter.gone:
+            left_s = timeout_s
+            while not request.state.is_terminal and left_s > 0:
+                turn = waiter.wait(left_s)
+                if turn is Turn.GONE:
                     raise errors.WaiterGone(request_id)
                 try:
                     request, away = self.look_again(request), None
                     waiter.saw(request.version, None)
                 except errors.Unavailable as exc:  # it may be back before the time is up
                     away = exc
-                if left_s <= 0:
-                    break
+                left_s = 0 if turn is Turn.STOPPING else until_s - time.monotonic()
             if away is not None:
                 raise away
             return request
@@ -220,15 +223,8 @@ class Engine:
 
     @_translated
     def overview(self, service_name: str) -> Overview:
-        """How a service stands. Registers it when nobody used it before."""
-        service = self.services.get(service_name)
-        found = self.store.overview(service.name)
-        if found is None:
-            self.register(service)
-            found = self.store.overview(service.name)
-        if found is None:
-            raise errors.Unavailable(f"service {service.name} vanished from Redis while it was looked at")
-        return found
+        """How a service stands; of one that nobody has used yet, too."""
+        return self.store.overview(self.services.get(service_name).name) or Overview.empty()
 
     @_translated
     def dead_letters(

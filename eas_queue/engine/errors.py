@@ -118,10 +118,14 @@ class TooManyServices(EngineError):
 
 
 class Unavailable(EngineError):
-    """Nothing is known of the call's effect unless the message says so."""
+    """Nothing is known of the call's effect unless the message says so. *in_full* is for logs; it may name hosts."""
 
     code = "unavailable"
     retry_after_s = 1
+
+    def __init__(self, text: str, in_full: str = "") -> None:
+        super().__init__(text)
+        self.in_full = in_full or text
 
 
 class TargetFailed(Exception):

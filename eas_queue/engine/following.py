@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from eas_queue.engine import errors
 from eas_queue.engine.request import Request
+from eas_queue.engine.waiting import Turn
 from eas_queue.store.shapes import LogLine
 
 if TYPE_CHECKING:
@@ -28,39 +29,41 @@ class Change:
 
 
 def follow(engine: Engine, first: Request, *, after: int, is_gone: Callable[[], bool]) -> Generator[Change | None]:
-    """Changes of a request since its version *after* (-1: all), until it has ended; None is a heartbeat.
+    """The request as it is, then each change until it has ended; None is a heartbeat.
 
+    With each come the log lines since the one before, at first those since its version *after* (-1: all).
     Ends early when the process stops, Redis stays away, or *is_gone* says that the reader has hung up. *first* is a
     look that was just made. Close the generator when it is not read any more: nothing is left behind then.
     """
     service, request_id = first.service, first.request_id
     with engine.waits.watching(service, request_id, end_only=False, is_gone=is_gone) as waiter:
         told: tuple[int, int | None] | None = None
-        lines_after = after
+        lines_after, log_count = after, -1
         away_since_s: float | None = None
         while True:
             try:
                 request = engine.look_again(first)
-                lines = _lines(engine, request, lines_after)
+                # only when there are new ones: a target may report its progress many times a second
+                lines = _lines(engine, request, lines_after) if request.log_count != log_count else []
                 away_since_s = None
             except errors.RequestNotFound:  # it has ended and is past its time
                 return
             except errors.Unavailable:
                 away_since_s = away_since_s or time.monotonic()
-                if waiter.stopping or waiter.gone or time.monotonic() - away_since_s > AWAY_MAX_S:
+                if waiter.over is not None or time.monotonic() - away_since_s > AWAY_MAX_S:
                     return
                 waiter.wait(1.0)
                 continue
             waiter.saw(request.version, request.position)
             now = (request.version, request.position)
-            if lines or (request.version != after if told is None else now != told):
+            if lines or now != told:
                 yield Change(request, tuple(lines))
-            told, lines_after = now, request.version
+            told, lines_after, log_count = now, request.version, request.log_count
             if request.state.is_terminal:
                 return
-            while not waiter.wait(HEARTBEAT_S):
+            while (turn := waiter.wait(HEARTBEAT_S)) is Turn.SILENCE:
                 yield None
-            if waiter.stopping or waiter.gone:
+            if turn is not Turn.NEWS:
                 return
 
 
@@ -68,4 +71,4 @@ def _lines(engine: Engine, request: Request, after: int) -> list[LogLine]:
     """What was logged between version *after* and this look: later lines come with the next one."""
     if not request.log_count or request.version <= after:
         return []
-    return [line for line in engine.logs(request) if after < line.event <= request.version]
+    return engine.logs(request, after=after, upto=request.version)

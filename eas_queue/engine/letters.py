@@ -3,11 +3,13 @@ records go; here they are looked at, submitted again, or dropped."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eas_queue.engine import errors, ids
+from eas_queue.store.errors import StoreError
 from eas_queue.store.shapes import Letter as Letter  # part of what the engine hands out
 
 if TYPE_CHECKING:
@@ -39,12 +41,14 @@ class Choice:
 class Redriven:
     """*requests*: (dead letter's id, id of the new request). *not_found*: ids that are no dead letters (any more).
 
-    *is_full*: the queue had no room for the rest, which stay dead letters.
+    *is_full*: the queue had no room for the rest, which stay dead letters. *is_cut_short*: Redis went away on the way;
+    the letters of the last step may have been taken or not.
     """
 
     requests: tuple[tuple[str, str], ...]
     not_found: tuple[str, ...] = ()
     is_full: bool = False
+    is_cut_short: bool = False
 
 
 def page(engine: Engine, service: str, *, after: int, most: int) -> tuple[int, list[Letter]]:
@@ -61,29 +65,35 @@ def redrive(engine: Engine, service: str, choice: Choice) -> Redriven:
     number = engine.register(settings)
     done: list[tuple[str, str]] = []
     missing: list[str] = []
-    for batch in _batches(engine, service, choice):
-        pairs = [(request_id, ids.new_id(number)) for request_id in batch]
-        rows = engine.store.redrive(
-            service,
-            pairs,
-            max_queue_length=settings.max_queue_length,
-            deadline_in_ms=round(settings.deadline_s * 1000),
-        )
-        done += [row for row in rows if row[1] not in ("", "-")]
-        missing += [row[0] for row in rows if not row[1]]
-        if any(new == "-" for _, new in rows):
-            return Redriven(tuple(done), _told(choice, missing), is_full=True)
-    return Redriven(tuple(done), _told(choice, missing))
+    is_full = is_cut_short = False
+    try:
+        for batch in _batches(engine, service, choice):
+            todo = [(request_id, ids.new_id(number)) for request_id in batch]
+            while todo and not is_full:
+                rows = engine.store.redrive(
+                    service,
+                    todo,
+                    max_queue_length=settings.max_queue_length,
+                    deadline_in_ms=math.ceil(settings.deadline_s * 1000),
+                )
+                done += [row for row in rows if row[1] not in ("", "-", "+")]
+                missing += [row[0] for row in rows if not row[1]]
+                is_full = any(new == "-" for _, new in rows)
+                todo = [pair for pair, row in zip(todo, rows, strict=True) if row[1] == "+"]
+            if is_full:
+                break
+    except StoreError:
+        if not done:
+            raise
+        is_cut_short = True
+    # Who named an id wants to know that it is none; of a filter's, somebody else was faster.
+    told = tuple(missing) if choice.request_ids is not None else ()
+    return Redriven(tuple(done), told, is_full, is_cut_short)
 
 
 def discard(engine: Engine, service: str, choice: Choice) -> list[str]:
     """Take the chosen letters off the list for good; returns their ids."""
     return [gone for batch in _batches(engine, service, choice) for gone in engine.store.discard(service, batch)]
-
-
-def _told(choice: Choice, missing: list[str]) -> tuple[str, ...]:
-    # Who named an id wants to know; of a filter's, somebody else was faster.
-    return tuple(missing) if choice.request_ids is not None else ()
 
 
 def _batches(engine: Engine, service: str, choice: Choice) -> Iterator[list[str]]:

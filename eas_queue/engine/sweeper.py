@@ -14,6 +14,8 @@ from eas_queue.store import errors as store_errors
 
 log = logging.getLogger("eas_queue.web")
 
+MORE_S = 0.01  # between sweeps while more is due: others have their turn at Redis
+
 
 class Sweeper:
     """Sweeps every *sweep_s* from the first ``ensure_started`` in a process on. Starting it twice does nothing."""
@@ -35,7 +37,7 @@ class Sweeper:
         while True:
             try:
                 self._engine.register_listed()
-                self._engine.store.sweep(
+                swept = self._engine.store.sweep(
                     every_ms=round(self._sweep_s * 1000),
                     process=process_name(),
                     about=about("web", waiting=self._engine.waits.count()),
@@ -43,9 +45,12 @@ class Sweeper:
                 if away:
                     log.warning("redis_back")
                 away = False
+                if swept.more_is_due:
+                    time.sleep(MORE_S)
+                    continue
             except (store_errors.StoreError, EngineError) as exc:
                 if not away:
-                    log.warning("redis_away error=%s", exc)
+                    log.warning("redis_away error=%s", getattr(exc, "in_full", exc))
                 away = True
             except Exception:
                 log.exception("sweep_failed")

@@ -14,17 +14,19 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Any
 
 from redis.client import PubSub
 
-from eas_queue.store import client, keys
+from eas_queue.store import keys
 from eas_queue.store.errors import StoreError
 from eas_queue.store.store import Store
 
 log = logging.getLogger("eas_queue.web")
 
 LISTEN_S = 5.0
+ARM_S = 0.25  # for Redis to confirm a subscription; one that comes later wakes the waiter to look again
 RECONNECT_S = 0.25
 POSITIONS_S = 0.5  # positions change at most twice a second for those who follow them
 PEEK_EVERY = 10  # so many of these until all waiters and their clients are checked
@@ -37,6 +39,15 @@ def _nobody_asks() -> bool:
     return False
 
 
+class Turn(Enum):
+    """What has become of a wait."""
+
+    NEWS = "look again"
+    SILENCE = "the time is up"
+    GONE = "the client has hung up"
+    STOPPING = "the process is about to stop"
+
+
 class Waiter:
     """One client's wait for one request. ``saw`` tells it what its client knows, so that it is woken for news only."""
 
@@ -44,8 +55,7 @@ class Waiter:
         self.service, self.request_id = service, request_id
         self.woken = threading.Event()
         self.armed = threading.Event()
-        self.stopping = False
-        self.gone = False  # its client has hung up
+        self.over: Turn | None = None  # GONE or STOPPING, and for good
         self.end_only = end_only
         self._is_gone = is_gone
         self._version, self._position = -1, -1
@@ -57,18 +67,20 @@ class Waiter:
     def wants_positions(self) -> bool:
         return not self.end_only and self._position >= 0
 
-    def wait(self, timeout_s: float) -> bool:
-        """Whether there is news; False after *timeout_s* without."""
-        if not self.stopping:
-            self.woken.wait(timeout_s)
-        woken = self.woken.is_set()
-        self.woken.clear()
-        return woken
+    def wait(self, timeout_s: float) -> Turn:
+        """The next turn, SILENCE after *timeout_s*. A wait that is over stays so and never blocks again."""
+        if self.over is None and self.woken.wait(timeout_s):
+            self.woken.clear()
+            return self.over or Turn.NEWS
+        return self.over or Turn.SILENCE
+
+    def end(self, turn: Turn) -> None:
+        self.over = self.over or turn
+        self.woken.set()
 
     def check_client(self) -> None:
         if self._is_gone():
-            self.gone = True
-            self.woken.set()
+            self.end(Turn.GONE)
 
     def compare(self, version: int, position: int) -> None:
         """What a peek found; wakes it when that is news."""
@@ -96,8 +108,9 @@ class Waits:
         """A waiter that is woken by changes of the request from here on, or by its end only, and when its client *is
         gone*, which is asked every few seconds. Never raises for an absent Redis."""
         waiter = Waiter(service, request_id, end_only=end_only, is_gone=is_gone)
-        waiter.stopping = self._stopping
         with self._lock:
+            if self._stopping:
+                waiter.end(Turn.STOPPING)
             self._ensure_threads()
             others = self._waiters.setdefault(request_id, set())
             others.add(waiter)
@@ -105,8 +118,8 @@ class Waits:
                 waiter.armed.set()  # not connected: the listener wakes everybody when it is
             elif len(others) == 1:
                 self._send("subscribe", request_id)
-        waiter.armed.wait(client.COMMAND_TIMEOUT_S)
-        waiter.woken.clear()
+        waiter.armed.wait(ARM_S)
+        waiter.woken.clear()  # what woke it until now is seen by its first look
         try:
             yield waiter
         finally:
@@ -118,14 +131,14 @@ class Waits:
 
     def stop(self) -> None:
         """The process is about to stop: every wait ends now, and later ones end at once."""
-        self._stopping = True
+        with self._lock:
+            self._stopping = True
         for waiter in self._all():
-            waiter.stopping = True
-            waiter.woken.set()
+            waiter.end(Turn.STOPPING)
 
     def is_listening(self) -> bool:
-        """Whether notes arrive; True as long as nobody has waited."""
-        return not self._pid or (self._pubsub is not None and time.monotonic() - self._heard_s < 3 * LISTEN_S)
+        """Whether notes arrive, or did until some seconds ago; True as long as nobody has waited."""
+        return not self._pid or time.monotonic() - self._heard_s < 3 * LISTEN_S
 
     def count(self) -> int:
         """How many wait."""

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 
 class StoreError(Exception):
-    """Redis could not do what was asked."""
+    """Redis could not do what was asked. *reason*: what the connection said, for logs; it may name hosts."""
+
+    def __init__(self, text: str, reason: object = "") -> None:
+        super().__init__(text)
+        self.reason = str(reason)
+
+    @property
+    def in_full(self) -> str:
+        return f"{self} ({self.reason})" if self.reason else str(self)
 
 
 class StoreUnavailable(StoreError):

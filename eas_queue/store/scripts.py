@@ -71,9 +71,9 @@ class Scripts:
             try:
                 return self._evalsha(name, args)
             except _AWAY as exc:
-                raise errors.StoreUnavailable(f"Redis can't be reached for {name}: {exc}") from exc
+                raise errors.StoreUnavailable(f"Redis can't be reached for {name}", exc) from exc
         except _AWAY as exc:
-            raise errors.StoreUnavailable(f"Redis can't do {name} now: {exc}") from exc
+            raise errors.StoreUnavailable(f"Redis can't do {name} now", exc) from exc
 
     def _evalsha(self, name: str, args: tuple[Any, ...]) -> Any:
         try:
@@ -88,7 +88,7 @@ class Scripts:
             if text.startswith("MISCONF"):  # its disk is full or broken, and it refuses writes
                 raise errors.StoreFull(f"Redis can't write to its disk and refused {name}") from exc
             if text.startswith(_REFUSED) or "-NOREPLICAS" in text or "-MISCONF" in text:
-                raise errors.StoreUnavailable(f"Redis refuses {name} now: {text[:200]}") from exc
+                raise errors.StoreUnavailable(f"Redis refuses {name} now", text[:200]) from exc
             raise
 
     def _load(self) -> None:
@@ -109,4 +109,4 @@ def guard(call: Any, *args: Any, **options: Any) -> Any:
     try:
         return call(*args, **options)
     except _AWAY as exc:
-        raise errors.StoreUnavailable(f"Redis can't be reached: {exc}") from exc
+        raise errors.StoreUnavailable("Redis can't be reached", exc) from exc

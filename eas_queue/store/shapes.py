@@ -58,11 +58,13 @@ class Swept(NamedTuple):
     retried: int = 0
     expired: int = 0
     forgotten_kicks: int = 0
+    more_is_due: bool = False  # the next sweep need not wait
 
 
 class Seen(NamedTuple):
     """One look at a request. ``position`` is -1 unless it waits. ``mean_run_ms`` is 0 where nothing ran yet;
-    ``slot_started_ms``: start of the run whose slot it will get, 0 where nothing runs."""
+    ``slot_started_ms``: start of the run whose slot it will get, 0 where nothing runs. ``blocked``: nothing may start.
+    """
 
     position: int
     depth: int
@@ -71,7 +73,7 @@ class Seen(NamedTuple):
     mean_run_ms: float
     runs: int
     slot_started_ms: int
-    paused: bool
+    blocked: bool
     fields: dict[str, str]
 
 
@@ -106,6 +108,10 @@ class Overview(NamedTuple):
     oldest_ms: int
     mean_run_ms: float
     runs: int
+
+    @classmethod
+    def empty(cls) -> Overview:
+        return cls(0, 0, 0, 0, 0, 0, False, False, 0, 0.0, 0)
 
 
 class Alive(NamedTuple):

@@ -36,8 +36,9 @@ LOOK_FIELDS = (
     "redriven_as",
 )
 LETTER_FIELDS = ("finished_ms", "attempt", "status_code", "error_type", "error", "class")
-SWEEP_ITEMS_MAX = 500
+SWEEP_ITEMS_MAX = 1000  # some 30 ms of the server
 LOG_LINES_KEPT = 500  # per request; earlier ones are dropped
+LOG_BYTES_KEPT = 1_048_576
 
 
 def fresh_id() -> str:
@@ -177,19 +178,26 @@ class Store:
         *process*, *about*: the caller's name and what it says of itself, for ``alive``."""
         rows, *counts = self.scripts.call("sweep", every_ms, fresh_id(), SWEEP_ITEMS_MAX, report_most, process, about)
         ends = [_text(row).split(" ") for row in rows]
-        return Swept([(end[0], end[1], end[2]) for end in ends], bool(counts), *map(int, counts))
+        found = Swept([(end[0], end[1], end[2]) for end in ends])
+        if not counts:
+            return found
+        *counts, more_is_due = map(int, counts)
+        return Swept._make([found.unreported, True, *counts, bool(more_is_due)])
 
     def progress(
         self, service: str, request_id: str, token: str, *, progress: str, lines: Iterable[tuple[str, str]]
     ) -> bool:
         """Whether the attempt with this progress token runs. *progress*: JSON or ''; *lines*: (level, message)."""
         flat = [part for line in lines for part in line]
-        return bool(self.scripts.call("progress", service, request_id, token, progress, LOG_LINES_KEPT, *flat))
+        return bool(
+            self.scripts.call("progress", service, request_id, token, progress, LOG_LINES_KEPT, LOG_BYTES_KEPT, *flat)
+        )
 
     def redrive(
         self, service: str, pairs: Iterable[tuple[str, str]], *, max_queue_length: int, deadline_in_ms: int
     ) -> list[tuple[str, str]]:
-        """*pairs*: (dead letter's id, id of the new request); new id '' for what is none, '-' if the queue is full."""
+        """*pairs*: (dead letter's id, id of the new request); new id '' for what is none, '-' if the queue is full,
+        '+' for what another call must do."""
         flat = [part for pair in pairs for part in pair]
         rows = self.scripts.call("redrive", service, max_queue_length, deadline_in_ms, fresh_id(), *flat)
         return [(_text(row[0]), _text(row[1])) for row in rows]
@@ -213,9 +221,18 @@ class Store:
         """(changes so far, position) per id; -1 where unknown or not waiting."""
         return [(int(row[0]), int(row[1])) for row in self.scripts.call("peek", service, *request_ids)]
 
-    def logs(self, service: str, request_id: str) -> list[LogLine]:
-        """What the target logged of a request, at most LOG_LINES_KEPT lines, oldest first."""
-        rows: Any = scripts.guard(self.client.redis.lrange, keys.log_key(service, request_id), 0, -1)
+    def logs(
+        self,
+        service: str,
+        request_id: str,
+        *,
+        after: int = -1,
+        upto: int = 2**53,
+        most: int = LOG_LINES_KEPT,
+        bytes_most: int = LOG_BYTES_KEPT,
+    ) -> list[LogLine]:
+        """The latest lines that the target logged, of changes *after* to *upto*, oldest first."""
+        rows = self.scripts.call("logs", service, request_id, after, upto, most, bytes_most)
         parts = (_text(row).split(" ", 3) for row in rows)
         return [LogLine(int(event), int(at_ms), level, message) for event, at_ms, level, message in parts]
 

@@ -115,7 +115,7 @@ class Housekeeping:
             self._renewed_s = now
         except store_errors.StoreError as exc:
             self._renewed_s = now - self._lease_s / 3 + 1  # again in a second
-            log.warning("renew_failed leases=%d error=%s", len(attempts), exc)
+            log.warning("renew_failed leases=%d error=%s", len(attempts), exc.in_full)
 
     def _sweep(self) -> None:
         try:
@@ -128,7 +128,7 @@ class Housekeeping:
             )
         except (store_errors.StoreError, EngineError) as exc:
             if not self._away:
-                log.warning("redis_away error=%s", exc)
+                log.warning("redis_away error=%s", getattr(exc, "in_full", exc))
             self._away = True
             return
         if self._away:
@@ -137,6 +137,8 @@ class Housekeeping:
         self._pump.reporter.ended_unseen(swept.unreported)
         if swept.lapsed or swept.expired:
             log.info("swept lapsed=%d expired=%d", swept.lapsed, swept.expired)
+        if swept.more_is_due:
+            self._swept_s = 0.0  # with the next tick
 
     def _stop(self, now: float, grace_s: float) -> None:
         if self._stopping_since_s is None:

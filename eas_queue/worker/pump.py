@@ -98,7 +98,7 @@ class Pump:
                 self.seats.give(seats)
                 seats = self.seats.take(1) if full else []
         except store_errors.StoreError as exc:
-            log.warning("start_failed error=%s", exc)  # the sweep will kick again
+            log.warning("start_failed error=%s", exc.in_full)  # the sweep will kick again
         finally:
             self.seats.give(seats)
         if mine is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 
 import pytest
@@ -31,10 +32,10 @@ def test_a_line_that_comes_between_the_look_and_its_lines_is_told_once(
     drive.progress(work, "", ("info", "first"))
     logs = engine.logs
 
-    def late(request: Request) -> list[LogLine]:
+    def late(request: Request, **limits: int) -> list[LogLine]:
         monkeypatch.setattr(engine, "logs", logs)
         drive.progress(work, "", ("info", "second"))
-        return logs(request)
+        return logs(request, **limits)
 
     monkeypatch.setattr(engine, "logs", late)
     changes = begin(engine, request_id)
@@ -61,14 +62,53 @@ def test_silence_is_told_and_a_stop_ends_it(engine: Engine, drive: Driver, monke
     assert engine.waits.count() == 0
 
 
-def test_a_reader_that_has_seen_all_hears_of_news_only(engine: Engine, drive: Driver) -> None:
+def test_a_reader_that_comes_back_gets_the_status_as_it_is_and_then_news(engine: Engine, drive: Driver) -> None:
     request_id = engine.submit("s", Submission(b"")).request_id
     (work,) = drive.start()
     version = engine.look("s", request_id).version
     changes = begin(engine, request_id, after=version)
+    first = next(changes)
+    assert first is not None
+    assert first.request.state == "running"
+
     drive.finish(work, SUCCEEDED)
 
     assert [change.request.state for change in changes if change] == ["succeeded"]
+
+
+def test_a_stream_that_begins_while_the_process_stops_ends_at_once(engine: Engine) -> None:
+    request_id = engine.submit("s", Submission(b"")).request_id
+    engine.waits.stop()
+
+    changes = list(begin(engine, request_id))
+
+    assert [change.request.state for change in changes if change] == ["queued"]
+    assert None not in changes
+
+
+def test_lines_are_read_when_there_are_new_ones_only(
+    engine: Engine, drive: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_id = engine.submit("s", Submission(b"")).request_id
+    (work,) = drive.start()
+    drive.progress(work, "", ("info", "line"))
+    reads = []
+    logs = engine.logs
+
+    def counted(request: Request, **limits: int) -> list[LogLine]:
+        reads.append(limits)
+        return logs(request, **limits)
+
+    monkeypatch.setattr(engine, "logs", counted)
+    changes = begin(engine, request_id)
+    next(changes)
+    for step in range(5):
+        drive.progress(work, json.dumps({"step": step}))
+        change = next(changes)
+        assert change is not None
+        assert (change.request.progress, change.lines) == ({"step": step}, ())
+
+    assert len(reads) == 1
 
 
 def test_a_request_that_leaves_while_it_is_followed_ends_the_stream(engine: Engine, drive: Driver) -> None:

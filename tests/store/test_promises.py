@@ -61,6 +61,22 @@ class TestRates:
         assert self.at(drive, 101_000)[0] == 1
         assert self.at(drive, 101_000)[0] == -2
 
+    @pytest.mark.parametrize("rate", [0.001, 0.3, 0.6, 0.7, 1, 1.5, 3, 6, 7, 11, 13, 1000 / 3, 999_999])
+    def test_an_empty_bucket_of_one_lets_one_pass_at_every_rate(self, drive: Driver, rate: float) -> None:
+        for burst in (1, 2):
+            for _ in range(3):
+                assert drive.submit_reply(rate=(f"token{burst}", 1000 / rate, burst))[1][0] == 1
+                drive.pass_time(int(2 * 1000 / rate) + 2)
+
+    def test_a_clock_that_was_set_back_stops_nobody_for_long(self, drive: Driver) -> None:
+        drive.submit(rate=("token", 1000, 2))
+        drive.pass_time(-3_600_000)
+
+        refused = drive.submit_reply(rate=("token", 1000, 2))[1]
+
+        assert refused[0] == -2
+        assert refused[1] <= 1000
+
     def test_a_refused_submit_costs_nothing(self, drive: Driver) -> None:
         drive.submit()
 
@@ -239,6 +255,32 @@ class TestDeadLetters:
         assert drive.raw.hget(keys.record_key("s", old), "body") is None
         assert drive.redrive(old) == [(old, "")]
 
+    def test_large_bodies_are_sent_again_in_several_steps(self, drive: Driver) -> None:
+        letters = [self.letter(drive, body=b"x" * 2_000_000) for _ in range(4)]
+
+        rows = drive.redrive(*letters)
+
+        assert [new == "+" for _, new in rows] == [False, False, False, True]
+        assert list(drive.members("s", "rear")) == letters[3:]
+
+
+class TestSweeps:
+    def test_a_sweep_is_bounded_over_all_services_and_the_next_one_goes_on(self, drive: Driver) -> None:
+        for service in ("a", "b", "c"):
+            drive.register(service, max_concurrency=1)
+            for _ in range(500):
+                drive.submit(service, deadline_in_ms=1000)
+        drive.pass_time(2000)
+
+        first = drive.store.sweep(every_ms=60_000, process="test")
+        second = drive.store.sweep(every_ms=60_000, process="test")
+        third = drive.store.sweep(every_ms=60_000, process="test")
+
+        assert (first.expired, first.more_is_due) == (1000, True)
+        assert (second.was_our_turn, second.expired, second.more_is_due) == (True, 500, False)
+        assert not third.was_our_turn
+        drive.check()
+
 
 class TestEstimates:
     def run_some(self, drive: Driver, count: int, ms: int) -> None:
@@ -292,6 +334,14 @@ class TestEstimates:
         assert self.eta(drive, waiting) is None
         drive.finish(work, RETRY)
         assert self.eta(drive, running) is None
+
+    def test_a_service_that_is_held_has_none(self, drive: Driver) -> None:
+        drive.register(max_concurrency=2, max_sink_length=7, hold=True)
+        self.run_some(drive, 6, 1000)
+        drive.submit()
+        drive.start()
+
+        assert self.eta(drive, drive.submit()) is None
 
     def test_the_mean_follows_the_latest_runs(self, drive: Driver) -> None:
         self.run_some(drive, 10, 1000)

@@ -325,6 +325,27 @@ def test_lines_of_many_reports_are_numbered_once_each(drive: Driver) -> None:
     assert [line.message[:-1] for line in lines[::2]] == [line.message[:-1] for line in lines[1::2]], "kept together"
 
 
+@races("logs")
+def test_lines_up_to_a_change_are_the_same_while_more_are_written(drive: Driver) -> None:
+    request_id = drive.submit()
+    (work,) = drive.start()
+    for i in range(3):
+        drive.progress(work, "", *[("info", f"{i}{j}") for j in range(50)])
+    upto = drive.store.logs("s", request_id)[-1].event
+    expected = [line.message for line in drive.store.logs("s", request_id)][-60:]
+
+    found, _ = race(
+        2,
+        lambda i: (
+            drive.store.logs("s", request_id, upto=upto, most=60)
+            if i == 0
+            else drive.progress(work, "", *[("info", "later")] * 100)
+        ),
+    )
+
+    assert [line.message for line in found] == expected
+
+
 @races("redrive")
 def test_one_of_many_redrives_takes_a_dead_letter(drive: Driver) -> None:
     request_id = dead_letter(drive)

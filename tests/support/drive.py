@@ -223,7 +223,7 @@ class Driver:
         idempotency = {keys.idempotency_key(service, ""): keys.record_key(service, "") for service in self.numbers}
         for key in self.raw.scan_iter(count=1000):
             name = key.decode()
-            if name in stay or self.raw.ttl(name) > 0:
+            if name in stay or self.raw.pttl(name) != -1:
                 continue
             for prefix, record_prefix in logs.items():  # these live as long as their record
                 if name.startswith(prefix):

@@ -176,6 +176,11 @@ class Front:
         ((_, count),) = self._redis.pubsub_numsub(keys.note_channel(request_id))
         return int(count)
 
+    def services(self) -> set[bytes]:
+        """The names that have a number."""
+        names: Any = self._redis.hkeys(keys.SERVICES)
+        return set(names)
+
     def stored(self) -> set[bytes]:
         """The keys of all request records."""
         return set(self._redis.scan_iter(f"{keys.PREFIX}*:{keys.RECORD_SUFFIX}*", count=1000))

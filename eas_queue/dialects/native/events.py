@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from flask import Response
 
 from eas_queue.dialects.native import schema
 from eas_queue.engine.engine import Engine
-from eas_queue.engine.following import Change, follow
+from eas_queue.engine.following import follow
 from eas_queue.engine.request import Request
 
 RECONNECT_MS = 1000  # what a reader is told to wait before it comes back
@@ -26,7 +27,7 @@ def stream(
 ) -> Response:
     """The events after *last_event_id*, until the request has ended; 204, which ends a reader's retries, when it has
     seen that already. *show*: the status JSON of a look."""
-    after = int(last_event_id) if last_event_id.isascii() and last_event_id.isdecimal() else -1
+    after = int(last_event_id) if re.fullmatch(r"\d{1,15}", last_event_id, re.ASCII) else -1
     if first.state.is_terminal and after == first.version:
         return Response(status=204)
 
@@ -35,7 +36,12 @@ def stream(
         changes = follow(engine, first, after=after, is_gone=is_gone)
         try:
             for change in changes:
-                yield ": still there\n\n" if change is None else _render(change, show)
+                if change is None:
+                    yield ": still there\n\n"
+                    continue
+                for line in change.lines:  # one by one: for a reader that is slow, little is kept at a time
+                    yield _event("log", line.event, schema.log_json(line))
+                yield _event("status", change.request.version, show(change.request))
         finally:
             changes.close()
 
@@ -45,7 +51,5 @@ def stream(
     return response
 
 
-def _render(change: Change, show: Callable[[Request], dict[str, Any]]) -> str:
-    parts = [("log", line.event, schema.log_json(line)) for line in change.lines]
-    parts.append(("status", change.request.version, show(change.request)))
-    return "".join(f"event: {kind}\nid: {number}\ndata: {json.dumps(data)}\n\n" for kind, number, data in parts)
+def _event(kind: str, number: int, data: dict[str, Any]) -> str:
+    return f"event: {kind}\nid: {number}\ndata: {json.dumps(data)}\n\n"

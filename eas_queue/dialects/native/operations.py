@@ -17,6 +17,7 @@ from eas_queue.engine.letters import Choice, checked
 
 PREFIX = "/api/services/"
 PAGE_DEFAULT = 100
+CHOICE_MAX_BYTES = 4_194_304  # some 100,000 ids
 _FILTERS = ("error_type", "target_status_code", "finished_before")
 
 
@@ -57,20 +58,21 @@ def blueprint(engine: Engine, access: Access) -> Blueprint:
     @routes.post("/<service>/rear/redrive")
     def redrive(service: str) -> Response:
         allow(Role.ADMIN, service)
-        done = engine.redrive(service, _choice(request.get_data()))
+        done = engine.redrive(service, _choice())
         content = {
             "service_name": service,
             "redriven": len(done.requests),
             "requests": dict(done.requests),
             "not_found": list(done.not_found),
             "queue_full": done.is_full,
+            "cut_short": done.is_cut_short,
         }
         return _json(content)
 
     @routes.post("/<service>/rear/discard")
     def discard(service: str) -> Response:
         allow(Role.ADMIN, service)
-        gone = engine.discard(service, _choice(request.get_data()))
+        gone = engine.discard(service, _choice())
         return _json({"service_name": service, "discarded": len(gone), "request_ids": gone})
 
     @routes.delete("/<service>/rear/<request_id>")
@@ -82,7 +84,7 @@ def blueprint(engine: Engine, access: Access) -> Blueprint:
     return routes
 
 
-def _choice(body: bytes) -> Choice:
+def _choice() -> Choice:
     """Which dead letters: `{"request_ids": [..]}`, `{"all": true}`, or filters. Never all by an empty body."""
     help_text = (
         'say which dead letters as JSON: {"request_ids": ["<id>"]}, {"error_type": "TargetTimeout"}, '
@@ -90,10 +92,10 @@ def _choice(body: bytes) -> Choice:
         'or {"all": true}'
     )
     try:
-        content = json.loads(body)
-    except ValueError as exc:
-        raise errors.InvalidRequest(help_text) from exc
-    if not isinstance(content, dict) or not content:
+        content = inbound.json_object(request, bytes_most=CHOICE_MAX_BYTES)
+    except errors.InvalidRequest as exc:
+        raise errors.InvalidRequest(f"{exc}; {help_text}") from exc
+    if not content:
         raise errors.InvalidRequest(help_text)
     kinds = [name for name in ("request_ids", "all") if name in content]
     unknown = set(content) - {"request_ids", "all", *_FILTERS}

@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import RequestEntityTooLarge
 
+from eas_queue.dialects import inbound
 from eas_queue.engine import errors
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.request import ProgressNote
@@ -30,21 +30,15 @@ def blueprint(engine: Engine) -> Blueprint:
         token = request.headers.get(TOKEN_HEADER, "")
         if not re.fullmatch(r"[0-9a-f]{40}", token):
             raise errors.InvalidRequest(f"send the {TOKEN_HEADER} that came with the request, as a header")
-        if (request.content_length or 0) > BODY_MAX_BYTES:
-            raise RequestEntityTooLarge(f"one report may have {BODY_MAX_BYTES} bytes: send less at once")
-        engine.note_progress(request_id, token, parse(request.get_data()[: BODY_MAX_BYTES + 1]))
+        engine.note_progress(request_id, token, parse(inbound.json_object(request, bytes_most=BODY_MAX_BYTES)))
         return Response(status=204)
 
     return routes
 
 
-def parse(body: bytes) -> ProgressNote:
+def parse(content: dict[str, Any]) -> ProgressNote:
     """`{"progress": {..}, "logs": [{"message": "..", "level": "info"}]}`, one may be missing. Raises InvalidRequest."""
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as exc:
-        raise errors.InvalidRequest(f"the report is not JSON: {exc}") from exc
-    if not isinstance(content, dict) or not set(content) & {"progress", "logs"}:
+    if not set(content) & {"progress", "logs"}:
         raise errors.InvalidRequest(
             'a report looks like {"progress": {"step": 3}, "logs": [{"message": "loaded", "level": "info"}]}'
         )

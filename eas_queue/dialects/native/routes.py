@@ -18,6 +18,7 @@ from eas_queue.engine.request import Caller, Receipt, Request, State
 
 PREFIX = "/api/predict/"
 REQUEST_ID_HEADER = "X-Eas-Queueservice-Request-Id"
+LOG_LINES_SHOWN, LOG_BYTES_SHOWN = 100, 65_536  # in the status; the events bring each line
 INDEX_HEADER = "X-Eas-Queueservice-Index"
 # What a browser would take for the queue's own: a target must not set cookies or policies for this origin.
 _NOT_RELAYED = frozenset({"set-cookie", "set-cookie2", "strict-transport-security", "clear-site-data", "alt-svc"})
@@ -36,7 +37,7 @@ def blueprint(engine: Engine, access: Access, *, base_url: str, max_wait_s: floa
     def content(found: Request, *, with_logs: bool) -> dict[str, Any]:
         is_shown = found.from_target and found.result_bytes <= schema.INLINE_BODY_MAX_BYTES
         body = engine.result_body(found) if is_shown else None
-        lines = engine.logs(found) if with_logs else ()
+        lines = engine.logs(found, most=LOG_LINES_SHOWN, bytes_most=LOG_BYTES_SHOWN) if with_logs else ()
         return schema.status_json(found, body, request_url(found) + "/result", lines)
 
     def waited(service: str, request_id: str) -> tuple[Request, str]:
@@ -71,8 +72,9 @@ def blueprint(engine: Engine, access: Access, *, base_url: str, max_wait_s: floa
         by_index = engine.services.get(service).submit_body == "index"  # now: a reload may take the service away
         receipt = engine.submit(service, submission)
         location = f"{base_url}{PREFIX}{receipt.service}/requests/{receipt.request_id}"
-        if wait_s is not None:
-            with contextlib.suppress(errors.Unavailable, errors.ServiceNotFound):  # it is stored: tell its id
+        if wait_s:
+            # it is stored, whatever becomes of the wait: the client must learn its id
+            with contextlib.suppress(errors.Unavailable, errors.ServiceNotFound, errors.WaiterGone):
                 found, applied = waited(service, receipt.request_id)
                 if found.state.is_terminal:
                     return _with_receipt(status(found, applied=applied), receipt, location)
@@ -121,7 +123,10 @@ def blueprint(engine: Engine, access: Access, *, base_url: str, max_wait_s: floa
         if not found.state.is_terminal:
             return status(found)
         if not found.from_target:
-            return _without_answer(found)
+            response = _without_answer(found)
+            if applied:
+                response.headers["Preference-Applied"] = applied
+            return response
         response = Response(engine.result_body(found), found.status_code)
         del response.headers["Content-Type"]
         for name, value in found.headers:

@@ -12,7 +12,6 @@ from eas_queue.engine.request import LogLine, Request, State
 from eas_queue.engine.service import Overview, Service
 
 INLINE_BODY_MAX_BYTES = 65_536  # a larger answer is linked
-LOG_LINES_SHOWN = 100  # in the status; the events bring each line
 
 # The words of the original eas_queue, which are Celery's, and EXPIRED.
 _WORDS = {
@@ -62,7 +61,8 @@ def status_json(request: Request, body: bytes | None, result_url: str, lines: Se
         "started_at": rfc3339(request.started_ms),
         "finished_at": rfc3339(request.finished_ms),
         "progress": request.progress,
-        "logs": [log_json(line) for line in lines[-LOG_LINES_SHOWN:]],
+        "logs": [log_json(line) for line in lines],
+        "redriven_as": request.redriven_as or None,
     }
 
 

@@ -2,7 +2,7 @@
 -- One consistent look at a request: its record without bodies, its place, and what an estimate of its end needs.
 -- ARGV[1] service  [2] id  [3..] record fields
 -- RETURNS {position, depth, now_ms, running, mean run, ms, how many runs it stands on, start of the run whose slot it
--- will get, ms, paused 1 or 0, field values..}: position counts the requests that will start before it, -1 unless it
+-- will get, ms, 1 when nothing may start (paused, or held by a full sink), field values..}: position counts the requests that will start before it, -1 unless it
 -- waits; the mean and the start are text, '0' where there is none | CODES {} unknown
 local s, id = service(ARGV[1]), ARGV[2]
 local values = redis.call('HMGET', record(s, id), unpack(ARGV, 3))
@@ -13,5 +13,6 @@ if position and runs > 0 then -- with equal runs, slots become free in the order
   slot_started = redis.call('ZRANGE', s.run, position % runs, position % runs, 'WITHSCORES')[2]
 end
 local kept = redis.call('HMGET', s.cfg, 'run_ms', 'run_n')
-return { position or -1, waiting(s), now, runs, kept[1] or '0', number(kept[2]), slot_started, s.paused and 1 or 0,
+return { position or -1, waiting(s), now, runs, kept[1] or '0', number(kept[2]), slot_started,
+  (s.paused or is_held(s)) and 1 or 0,
   unpack(values) }

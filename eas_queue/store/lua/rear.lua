@@ -5,6 +5,7 @@
 local s, rows = service(ARGV[1]), {}
 local found = redis.call('ZRANGE', s.rear, '(' .. ARGV[2], '+inf', 'BYSCORE', 'LIMIT', 0, ARGV[3], 'WITHSCORES')
 for i = 1, #found, 2 do
-  rows[#rows + 1] = { found[i + 1], found[i], unpack(redis.call('HMGET', record(s, found[i]), unpack(ARGV, 4))) }
+  local values = redis.call('HMGET', record(s, found[i]), unpack(ARGV, 4))
+  if values[1] then rows[#rows + 1] = { found[i + 1], found[i], unpack(values) } end -- else the sweep is about to drop it
 end
 return { redis.call('ZCARD', s.rear), rows }

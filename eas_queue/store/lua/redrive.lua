@@ -2,8 +2,9 @@
 -- Submit dead letters again, each as a new request: the old one has ended and stays ended. Refused while out of memory.
 -- Idempotent by the pair of ids. The new ones wait at the end of their class.
 -- ARGV[1] service  [2] max_queue_length  [3] deadline, ms from now (0 none)  [4] kick id  [5..] old id, new id per letter
--- RETURNS per letter {old id, new id}; new id '' for what is no dead letter (any more), '-' when the queue is full
-local s, rows = service(ARGV[1]), {}
+-- RETURNS per letter {old id, new id}; new id '' for what is no dead letter (any more), '-' when the queue is full,
+-- '+' for what is left for another call, because the bodies so far are large
+local s, rows, bytes = service(ARGV[1]), {}, 0
 for i = 5, #ARGV, 2 do
   local id, new = ARGV[i], ARGV[i + 1]
   local r = record(s, id)
@@ -11,6 +12,8 @@ for i = 5, #ARGV, 2 do
   if f[4] ~= new then
     if not f[3] or not redis.call('ZSCORE', s.rear, id) then
       new = ''
+    elseif bytes >= CLAIM_BYTES_MAX then
+      new = '+'
     elseif waiting(s) >= tonumber(ARGV[2]) then
       new = '-'
     else
@@ -18,6 +21,7 @@ for i = 5, #ARGV, 2 do
       redis.call('ZREM', s.rear, id)
       redis.call('HDEL', r, 'body')
       redis.call('HSET', r, 'redriven_as', new)
+      bytes = bytes + #f[3]
     end
   end
   rows[#rows + 1] = { id, new }

@@ -30,14 +30,17 @@ end
 
 local rate_key, full_at = ARGV[11] ~= '' and RATE_PREFIX .. ARGV[11], 0
 if rate_key then -- a bucket that fills by one each ARGV[12] ms, kept as the moment at which it is full
-  full_at = math.max(number(redis.call('GET', rate_key)), now) + tonumber(ARGV[12])
-  local early = full_at - now - ARGV[12] * ARGV[13]
-  if early > 0 then return { -2, math.ceil(early) } end
+  local holds = ARGV[12] * ARGV[13]
+  -- Small numbers are compared, and whole milliseconds: next to `now` a double's steps would refuse for ever.
+  -- More than an empty bucket comes of a clock that was set back.
+  local used = math.min(math.max(number(redis.call('GET', rate_key)) - now, 0), holds) + ARGV[12]
+  if used - holds >= 1 then return { -2, math.ceil(used - holds) } end
+  full_at = now + used
 end
 local before = waiting(s)
 if before >= tonumber(ARGV[6]) then return { 0, before } end
 
-if rate_key then redis.call('SET', rate_key, string.format('%.3f', full_at), 'PX', math.ceil(full_at - now)) end
+if rate_key then redis.call('SET', rate_key, string.format('%.3f', full_at), 'PX', math.max(1, math.ceil(full_at - now))) end
 local index = admit(s, id, ARGV[4], tonumber(ARGV[5]), ARGV[7], ARGV[8])
 if key then
   redis.call('SET', key, id .. ' ' .. ARGV[10])

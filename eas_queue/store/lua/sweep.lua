@@ -2,17 +2,18 @@
 -- Bring time to bear: lapsed leases go back to the queue, due retries become startable, passed deadlines expire, ended
 -- ghosts free their slot, lists of ended requests lose what is past its time, lost kicks are issued again.
 -- Costs as much as there is due, in bounded steps: what remains is due again at once.
--- ARGV[1] how long no other sweep runs, ms  [2] kick id  [3] items per service and kind at most
+-- ARGV[1] how long no other sweep runs, ms  [2] kick id  [3] items at most, of all services together
 -- ARGV[4] how many ends that no worker saw the caller will report, at most
 -- ARGV[5] the process that calls  [6] what it is, JSON: it is alive, sweep or not
--- RETURNS {list of "service id state" to report, services, lapsed, due retries, expired, forgotten kicks}
+-- RETURNS {list of "service id state" to report, services, lapsed, due retries, expired, forgotten kicks,
+-- 1 when more is due: whoever sweeps next may do so at once}
 -- | CODES {list} another sweep ran just now: nothing but the reports
 -- Whoever can report takes the reports, sweep or not: processes that can't may be the ones that always win the sweep.
 redis.call('HSET', ALIVE, ARGV[5], now .. ' ' .. ARGV[6])
 local report = tonumber(ARGV[4]) > 0 and redis.call('RPOP', UNREPORTED, ARGV[4]) or {}
 if not redis.call('SET', SWEEP_LOCK, '1', 'NX', 'PX', ARGV[1]) then return { report } end
 local ALIVE_MS = 60000 -- a process that has not called for so long is forgotten
-local most = tonumber(ARGV[3])
+local left = tonumber(ARGV[3])
 local lapsed, retried, expired, forgotten = 0, 0, 0, 0
 redis.call('HSET', SYS, 'swept_ms', now)
 local alive = redis.call('HGETALL', ALIVE)
@@ -21,23 +22,27 @@ for i = 1, #alive, 2 do
 end
 
 local function up_to_now(key)
-  return redis.call('ZRANGE', key, '-inf', now, 'BYSCORE', 'LIMIT', 0, most)
+  local found = redis.call('ZRANGE', key, '-inf', now, 'BYSCORE', 'LIMIT', 0, left)
+  left = left - #found
+  return found
 end
 
 -- Ended requests live as long as their records; the lists are in order of ending, so the head knows the next moment.
 local function trim(s, key)
-  for _ = 1, most do
+  while left > 0 do
     local head = redis.call('ZRANGE', key, 0, 0)[1]
     if not head then return nil end
     local left = redis.call('PTTL', record(s, head))
     if left > 0 then return now + left end
     redis.call('ZREM', key, head)
+    left = left - 1
   end
   return now
 end
 
 local names = redis.call('ZRANGE', DUE, '-inf', now, 'BYSCORE', 'LIMIT', 0, 200)
 for _, name in ipairs(names) do
+  if left <= 0 then break end -- it stays due
   local s = service(name)
   for _, id in ipairs(up_to_now(s.lease)) do
     free_slot(s, id)
@@ -82,4 +87,5 @@ if redis.call('LLEN', QUEUE_NORMAL) + redis.call('LLEN', QUEUE_HIGH) == 0 then
   forgotten = redis.call('ZREMRANGEBYSCORE', KICKS, '-inf', now - 1000)
 end
 kick(ARGV[2])
-return { report, #names, lapsed, retried, expired, forgotten }
+if left <= 0 then redis.call('DEL', SWEEP_LOCK) end
+return { report, #names, lapsed, retried, expired, forgotten, left <= 0 and 1 or 0 }

@@ -57,6 +57,7 @@ def front(shared_target: Target, shared_own_target: OwnTarget) -> Iterator[Front
         odd = {{ target_url = "{odd_target.url}/{{path}}" }}
         own = {{ target_url = "{shared_own_target.url}/{{path}}", max_attempts = 1, retry_on = [503] }}
         aside = {{ target_url = "{shared_own_target.url}/{{path}}", max_attempts = 1, retry_on = [503] }}
+        idle = {{}}
         held = {{ max_sink_length = 2, sink_full = "hold" }}
         [tokens]
         "{digest(RATED_TOKEN)}" = {{ rate_per_s = 0.5, burst = 3 }}

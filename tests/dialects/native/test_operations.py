@@ -72,9 +72,12 @@ def test_an_overview_tells_how_a_service_stands(front: Front) -> None:
 
 
 def test_a_service_that_nobody_used_has_an_overview_too(front: Front) -> None:
-    overview = front.call("GET", f"{SERVICES}/odd").json
+    before = front.services()
 
-    assert (overview["service_name"], overview["mean_run_s"]) == ("odd", None) or overview["sink"] > 0
+    overview = front.call("GET", f"{SERVICES}/idle").json
+
+    assert (overview["service_name"], overview["mean_run_s"], overview["sink"]) == ("idle", None, 0)
+    assert front.services() == before, "looking takes no service number"
 
 
 def test_a_paused_service_accepts_and_starts_nothing(front: Front) -> None:
@@ -112,10 +115,11 @@ def test_one_letter_is_sent_again_as_a_new_request(front: Front, letters: list[s
     done = redrive(front, {"request_ids": [letters[1]]})
 
     new = done["requests"][letters[1]]
-    assert (done["redriven"], done["not_found"], done["queue_full"]) == (1, [], False)
+    assert (done["redriven"], done["not_found"], done["queue_full"], done["cut_short"]) == (1, [], False, False)
     front.await_status(new, "own", "SUCCESS")
     assert front.result(new, "own").json == ["/path?a=1", "body 1"]
-    assert front.look(letters[1], "own").json["status"] == "FAILURE", "how it ended stays as it is"
+    old = front.look(letters[1], "own").json
+    assert (old["status"], old["redriven_as"]) == ("FAILURE", new), "how it ended stays as it is"
     assert [item["request_id"] for item in rear(front)["items"]] == [letters[0], letters[2]]
     assert redrive(front, {"request_ids": [letters[1]]})["not_found"] == [letters[1]]
 
@@ -171,6 +175,8 @@ def test_a_discarded_letter_is_gone_from_the_list(front: Front, letters: list[st
         b'{"target_status_code": "503"}',
         b'{"error_type": 1}',
         b'{"finished_before": "yesterday"}',
+        b"[" * 100_000,
+        b'{"target_status_code": NaN}',
         b'{"finished_before": "2026-11-20T12:00:00"}',
     ],
 )

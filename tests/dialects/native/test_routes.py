@@ -41,6 +41,7 @@ STATUS_KEYS = [
     "finished_at",
     "progress",
     "logs",
+    "redriven_as",
 ]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 UNKNOWN_ID = "0001aaaa-bbbb-8ccc-9ddd-eeeeeeeeeeee"
@@ -285,6 +286,7 @@ def test_waiting_requests_show_their_position_and_the_depth(front: Front) -> Non
             "attempts": 0,
             "progress": None,
             "logs": [],
+            "redriven_as": None,
         }
         for position, request_id in enumerate(waiting)
     ]
@@ -309,6 +311,7 @@ def test_a_running_request_is_started(front: Front) -> None:
         "attempts": 1,
         "progress": None,
         "logs": [],
+        "redriven_as": None,
     }
     assert_times(answer.json, started=True, finished=False)
 
@@ -332,6 +335,7 @@ def test_a_request_that_waits_to_be_sent_again_is_in_retry(front: Front) -> None
         "attempts": 1,
         "progress": None,
         "logs": [],
+        "redriven_as": None,
     }
     assert_times(answer.json, started=True, finished=False)
 
@@ -360,6 +364,7 @@ def test_a_success_shows_the_answer_of_the_target(front: Front) -> None:
         "attempts": 1,
         "progress": None,
         "logs": [],
+        "redriven_as": None,
     }
     assert_times(answer.json, started=True, finished=True)
 
@@ -386,6 +391,7 @@ def test_a_failure_shows_the_answer_of_the_target_and_the_error(front: Front) ->
         "attempts": 1,
         "progress": None,
         "logs": [],
+        "redriven_as": None,
     }
     assert_times(answer.json, started=True, finished=True)
 
@@ -426,6 +432,7 @@ def test_a_cancelled_request_is_revoked(front: Front) -> None:
         "attempts": 0,
         "progress": None,
         "logs": [],
+        "redriven_as": None,
     }
     assert_times(answer.json, started=False, finished=True)
 
@@ -449,6 +456,7 @@ def test_a_request_that_waited_past_its_deadline_is_expired_and_never_sent(front
         "attempts": 0,
         "progress": None,
         "logs": [],
+        "redriven_as": None,
     }
     assert_times(answer.json, started=False, finished=True)
     assert front.target.calls(request_id=request_id) == []

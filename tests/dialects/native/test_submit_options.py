@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.front import MAX_WAIT_S, RATED_TOKEN, READER_TOKEN, Answer, Front, assert_problem
-from tests.support.installation import await_condition
+from tests.support.installation import TOKEN, await_condition
 
 # -------------------------------------------------------------------------------------------------------- idempotency
 
@@ -145,6 +145,41 @@ def test_timeout_in_any_unit_waits_for_the_end(front: Front, value: str) -> None
 
     assert (answer.status, answer.json["status"]) == (200, "SUCCESS")
     assert float(answer.headers["Preference-Applied"].removeprefix("wait=")) == pytest.approx(1.75, abs=0.26)
+
+
+def test_a_client_that_closes_its_sending_side_learns_the_id_of_what_is_stored(front: Front) -> None:
+    body = b"sent whole, then closed"
+    head = f"POST /api/predict/demo?hang=1&_timeout_=300s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+
+    received = front.raw(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+
+    assert received.startswith(b"HTTP/1.1 200 ")
+    request_id = received.rpartition(b"\r\n\r\n")[2].decode()
+    assert front.delete(request_id).json["status"] == "REVOKED"
+
+
+@pytest.mark.parametrize("wait", ["Prefer: wait=0", "_timeout_=0"])
+def test_no_wait_is_no_wait_also_for_what_has_ended(front: Front, wait: str) -> None:
+    headers = {"Idempotency-Key": f"no wait by {wait}"}
+    first = front.post("demo", b"", headers | {"Prefer": "wait=2"})
+    assert first.headers["Preference-Applied"] == "wait=2"
+
+    if wait.startswith("Prefer"):
+        again = front.post("demo", b"", headers | {"Prefer": "wait=0"})
+    else:
+        again = front.post(f"demo?{wait}", b"", headers)
+
+    assert again.body.decode() == again.request_id == first.request_id
+    assert again.headers["Preference-Applied"] is None
+
+
+def test_a_result_that_there_is_none_of_tells_that_it_waited(front: Front) -> None:
+    request_id = front.submit("demo?hang=1")
+    front.delete(request_id)
+
+    answer = front.call("GET", f"/api/predict/demo/requests/{request_id}/result?_timeout_=1s")
+
+    assert (answer.status, answer.headers["Preference-Applied"]) == (410, "wait=1")
 
 
 @pytest.mark.parametrize("value", ["soon", "-1s", "1x", "", "s", "1e3", "1s&_timeout_=1s"])
