@@ -10,6 +10,7 @@ from typing import Any
 from flask import Response
 
 from eas_queue.dialects.native import schema
+from eas_queue.engine import errors
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.following import follow
 from eas_queue.engine.request import Request
@@ -42,6 +43,8 @@ def stream(
                 for line in change.lines:  # one by one: for a reader that is slow, little is kept at a time
                     yield _event("log", line.event, schema.log_json(line))
                 yield _event("status", change.request.version, show(change.request))
+        except errors.Unavailable:
+            pass  # Redis went just now: the reader comes back, and goes on from the last event
         finally:
             changes.close()
 
