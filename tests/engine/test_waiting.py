@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from eas_queue.engine import errors, waiting
+from eas_queue.engine.engine import Engine
+from eas_queue.engine.request import Submission
 from tests.support.server import RedisServer
 
 CHURN = """
@@ -62,3 +67,41 @@ def test_a_subscription_that_breaks_again_and_again_is_replaced(server: RedisSer
     )
 
     assert done.stdout.endswith("alive\n"), done.stderr[-2000:]
+
+
+@pytest.fixture
+def submitted(engine: Engine) -> str:
+    return engine.submit("s", Submission(b"")).request_id
+
+
+def test_a_client_that_hangs_up_ends_its_wait(engine: Engine, submitted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "PEEK_EVERY", 1)
+    hung_up = threading.Event()
+    began = time.monotonic()
+    threading.Timer(0.3, hung_up.set).start()
+
+    with pytest.raises(errors.WaiterGone):
+        engine.wait("s", submitted, 30, is_gone=hung_up.is_set)
+
+    assert time.monotonic() - began < 5
+    assert engine.waits.count() == 0
+
+
+def test_a_change_whose_note_was_lost_is_found(engine: Engine, submitted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "PEEK_EVERY", 1)
+    monkeypatch.setattr(engine.waits, "_handle", lambda message: None)
+    threading.Timer(0.3, lambda: engine.store.cancel("s", submitted)).start()
+
+    assert engine.wait("s", submitted, 10).state == "cancelled"
+
+
+def test_a_stop_ends_every_wait_with_what_is_known(engine: Engine, submitted: str) -> None:
+    threading.Timer(0.3, engine.waits.stop).start()
+    began = time.monotonic()
+
+    found = engine.wait("s", submitted, 30)
+    again = engine.wait("s", submitted, 30)
+
+    assert (found.state, again.state) == ("queued", "queued")
+    assert time.monotonic() - began < 5
+    assert engine.waits.count() == 0

@@ -190,6 +190,18 @@ class TestHoldingSink:
 
         assert [work.request_id for work in drive.start(10)] == [third]
 
+    def test_a_smaller_sink_holds_what_it_has(self, drive: Driver) -> None:
+        drive.register(max_concurrency=10, max_sink_length=3, hold=True)
+        for _ in range(2):
+            drive.submit()
+        first, second = drive.start(2)
+        drive.finish(first)
+        drive.register(max_concurrency=10, max_sink_length=1, hold=True)
+
+        drive.finish(second)
+
+        assert len(drive.members("s", "sink")) == 2
+
     def test_what_is_cancelled_needs_no_room(self, drive: Driver) -> None:
         drive.register(max_concurrency=10, max_sink_length=1, hold=True)
         first, second = drive.submit(), drive.submit()

@@ -197,7 +197,10 @@ def test_readers_and_waiters_that_hang_up_leave_nothing_behind(front: Front) -> 
             connection = socket.create_connection(("127.0.0.1", front.port), timeout=5)
             connection.sendall(f"GET /api/predict/demo/{path}{head}{extra}\r\n".encode())
             sockets.append(connection)
-    await_condition(lambda: front.subscribers(request_id) > 0, what="they wait")
+    for connection in sockets[:10]:
+        received = b""
+        while b"STARTED" not in received:
+            received += connection.recv(65_536)  # the stream is under way
 
     for connection in sockets:
         connection.close()
