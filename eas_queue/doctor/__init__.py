@@ -11,13 +11,14 @@ import os
 from pathlib import Path
 
 import config
-from eas_queue.doctor import broker, host, server, settings, targets
+from eas_queue.doctor import broker, host, queues, server, settings, targets
 from eas_queue.doctor.result import Result, Running, Status, warn
 from eas_queue.engine.service import Services
 
 SETTINGS_S = 2.0
 SERVER_S = 4.0
 BROKER_S = 7.0  # after the server; the rest goes on beside both
+QUEUES_S = 1.0  # it goes on beside the workers' answers
 TARGETS_S = targets.PATIENCE_S + 0.5
 WEB_S = host.WEB_TIMEOUT_S + 1
 
@@ -74,7 +75,9 @@ def _redis(chosen: config.Settings, url: str, log_dir: Path | None) -> list[Resu
         not_asked = warn("workers", "not asked, because Redis can't be", "mend redis first, then run this again")
         return [*results, not_asked]
     worker_log = _log(log_dir, "worker")
-    return results + Running("workers", lambda: broker.check(url, worker_log=worker_log)).results(BROKER_S)
+    waits = Running("queues", lambda: queues.check(url))
+    results += Running("workers", lambda: broker.check(url, worker_log=worker_log)).results(BROKER_S)
+    return results + waits.results(QUEUES_S)
 
 
 def _log(log_dir: Path | None, name: str) -> str | None:

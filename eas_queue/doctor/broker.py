@@ -115,4 +115,4 @@ def _workers(
                 f"start that one with -Q {keys.QUEUE_NORMAL},{keys.QUEUE_HIGH}, so that all have both",
             )
     if not unheard:
-        yield ok("workers", f"{len(ours)}: {', '.join(sorted(ours))}; {waiting} requests wait")
+        yield ok("workers", f"{len(ours)}: {', '.join(sorted(ours))}; requests that wait: {waiting}")

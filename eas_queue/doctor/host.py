@@ -25,7 +25,10 @@ def web(port: int, *, log: str | None) -> Iterator[Result]:
         "never mind where the web runs on another host"
     )
     if log is not None:
-        start = f"`make run` restarts it by itself; the end of {log} says why it does not stay up"
+        start = (
+            f"`make run` restarts it by itself; the end of {log} says why it does not stay up. If it was started with "
+            "another PORT in its environment, give that to doctor too, or put it in .env"
+        )
     try:
         with contextlib.closing(connection):
             connection.request("GET", "/healthz")

@@ -105,7 +105,11 @@ def _services(found: Found, wrong: dict[str, str]) -> Generator[Result, None, st
     try:
         services = settings.services()
     except config.ConfigError as exc:
-        yield fail("services", str(exc), f"correct {path}, then start web and workers again")
+        yield fail(
+            "services",
+            str(exc),
+            f"correct {path} (or SERVICES_FILE); what runs keeps the settings before, until SIGHUP or a start",
+        )
         return str(exc)
     if not {"target_api_base_url", "example_target_port", "services_file"} & set(wrong):
         found.services = services

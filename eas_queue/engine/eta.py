@@ -11,13 +11,15 @@ from __future__ import annotations
 from eas_queue.store.shapes import Seen
 
 RUNS_MIN = 5  # fewer runs tell nothing
+OVERDUE = 2  # a run that lasts so many means tells nothing of when its slot becomes free
 
 
 def eta_s(seen: Seen) -> float | None:
     """Seconds until this request ends, None where it can't be told.
 
     That is: fewer than RUNS_MIN runs are known; it waits and nothing runs, or nothing may start (a pause, a full sink
-    that holds); it waits for a retry; it runs longer than runs do; it has ended.
+    that holds); it waits for a retry; it runs longer than runs do, or waits for a
+    run of twice that; it has ended.
     """
     if seen.runs < RUNS_MIN:
         return None
@@ -26,6 +28,8 @@ def eta_s(seen: Seen) -> float | None:
         left_ms = mean_ms - (seen.now_ms - int(seen.fields["started_ms"]))
         return left_ms / 1000 if left_ms > 0 else None
     if seen.position < 0 or seen.running == 0 or seen.blocked:
+        return None
+    if seen.now_ms - seen.slot_started_ms > OVERDUE * mean_ms:
         return None
     until_free_ms = max(seen.slot_started_ms + mean_ms - seen.now_ms, 0)
     return float(until_free_ms + (seen.position // seen.running + 1) * mean_ms) / 1000

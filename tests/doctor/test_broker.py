@@ -93,7 +93,7 @@ def test_workers_of_both_lists_are_named(server: RedisServer) -> None:
         found = check(server)
 
     assert {result.status for result in found.values()} == {Status.OK}
-    assert found["workers"].fact == "2: w1@host, w2@host; 0 requests wait"
+    assert found["workers"].fact == "2: w1@host, w2@host; requests that wait: 0"
 
 
 def test_a_list_that_nobody_consumes_is_a_failure(server: RedisServer) -> None:

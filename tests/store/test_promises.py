@@ -347,6 +347,18 @@ class TestEstimates:
         drive.finish(work, RETRY)
         assert self.eta(drive, running) is None
 
+    def test_behind_runs_that_last_much_longer_than_runs_do_nothing_is_said(self, drive: Driver) -> None:
+        drive.register(max_concurrency=1)
+        self.run_some(drive, 5, 1000)
+        drive.submit()
+        drive.start()
+        waiting = drive.submit()
+
+        drive.pass_time(1_500)
+        assert self.eta(drive, waiting) == pytest.approx(1.0, abs=0.3)
+        drive.pass_time(1_500)
+        assert self.eta(drive, waiting) is None
+
     def test_a_service_that_is_held_has_none(self, drive: Driver) -> None:
         drive.register(max_concurrency=2, max_sink_length=7, hold=True)
         self.run_some(drive, 6, 1000)

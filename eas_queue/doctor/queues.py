@@ -1,0 +1,66 @@
+"""What holds requests back though everything runs: pauses, full sinks, dead letters that nobody has looked after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import redis
+
+from eas_queue.doctor.result import Result, ok, warn
+from eas_queue.store import keys
+from eas_queue.store.client import Client
+
+NAMED_MOST = 10  # services in the report, per finding
+
+
+def check(url: str) -> Iterator[Result]:
+    """Plain reads: looking at a queue changes nothing in it."""
+    client = Client(url, command_timeout_s=2)
+    try:
+        raw: Any = client.redis
+        found = {name.decode(): _look(raw, name.decode()) for name in raw.hkeys(keys.SERVICES)}
+    except (redis.RedisError, OSError) as exc:
+        yield warn("services", f"could not be looked at: {exc}", "mend the connection to Redis, then run this again")
+        return
+    finally:
+        client.close()
+    paused = {name: each["waiting"] for name, each in found.items() if each["paused"]}
+    held = {name: each["waiting"] for name, each in found.items() if each["held"]}
+    rear = {name: each["rear"] for name, each in found.items() if each["rear"]}
+    if paused:
+        yield warn(
+            "paused",
+            f"{_named(paused, 'waiting')}: accepted, and not started",
+            "POST /api/services/<service>/resume ends a pause",
+        )
+    if held:
+        yield warn(
+            "held",
+            f"{_named(held, 'waiting')}: the sink is full and sink_full is hold, so nothing starts",
+            "items leave RESULT_TTL_S after their end; or raise max_sink_length, or choose evict, then SIGHUP",
+        )
+    if rear:
+        yield warn(
+            "dead letters",
+            f"{_named(rear, 'dead')}: their attempts are used up",
+            "GET /api/services/<service>/rear says why; POST .../rear/redrive sends them again, .../discard drops them",
+        )
+    if not paused and not held and not rear:
+        yield ok("queues", "none paused, none held, no dead letters")
+
+
+def _look(raw: Any, name: str) -> dict[str, Any]:
+    pipeline = raw.pipeline(transaction=False)
+    pipeline.hmget(keys.service_key(name, "cfg"), "paused", "hold", "sink", "max_sink")
+    for suffix in ("wait", "delay", "lease", "sink", "rear"):
+        pipeline.zcard(keys.service_key(name, suffix))
+    (paused, hold, sink_on, most), wait, delay, lease, sink, rear = pipeline.execute()
+    holds = hold == b"1" and sink_on == b"1" and sink + lease >= int(most or 0)
+    return {"paused": paused == b"1", "held": holds and wait > 0, "waiting": wait + delay, "rear": rear}
+
+
+def _named(services: dict[str, int], what: str) -> str:
+    names = sorted(services, key=lambda name: -services[name])
+    more = f" and {len(names) - NAMED_MOST} more" if len(names) > NAMED_MOST else ""
+    return ", ".join(f"{name} ({services[name]} {what})" for name in names[:NAMED_MOST]) + more
