@@ -19,7 +19,7 @@ import pydantic
 from pydantic import Field, PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from eas_queue.auth import RATE_MIN, Access, Token
+from eas_queue.auth import RATE_MAX, RATE_MIN, Access, Token
 from eas_queue.engine.service import NAME, Services, ServiceSettings
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class Settings(BaseSettings):
         (), description="comma-separated tokens that may use the API"
     )
     rate_limit_per_s: float = Field(
-        0, ge=0, le=1_000_000, description="submits a second that each token may make; more: 429; 0: no limit"
+        0, ge=0, le=RATE_MAX, description="submits a second that each token may make; more: 429; 0: no limit"
     )
     auth: Literal["on", "off"] = Field("on", description="off: no tokens asked for, clients on this host only")
     flower_basic_auth: SecretStr | None = Field(

@@ -14,6 +14,7 @@ from kombu.entity import Queue
 from kombu.utils.scheduling import priority_cycle
 
 import config
+from eas_queue.dialects.native.progress import PREFIX as PROGRESS_PATH
 from eas_queue.engine.engine import Engine
 from eas_queue.reload import Bell, Reload
 from eas_queue.store import keys, kick
@@ -117,7 +118,7 @@ def _make_runtime(sender: Any, **_: Any) -> None:
             settings.sweep_s,
             settings.stop_grace_s,
             settings.max_result_bytes,
-            settings.callback_url,
+            settings.callback_url + PROGRESS_PATH,
             settings.worker_events,
         ),
         lambda: (message := bell.heard()) is not None and reload(message),

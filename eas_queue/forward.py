@@ -87,10 +87,11 @@ class _Adapter(HTTPAdapter):
 class Forwarder:
     """Connections towards targets, for one process; safe to share between its threads."""
 
-    def __init__(self, *, connections: int, max_result_bytes: int, callback_url: str) -> None:
+    def __init__(self, *, connections: int, max_result_bytes: int, progress_url: str) -> None:
+        """*progress_url*: where targets report, before the request's id."""
         self._adapter = _Adapter(pool_connections=100, pool_maxsize=connections, max_retries=0)
         self._max_result_bytes = max_result_bytes
-        self._progress_url = f"{callback_url}/api/progress/"
+        self._progress_url = progress_url
 
     def send(self, attempt: Attempt) -> Answer | NoAnswer | Closed:
         """Make one attempt: the target's answer whatever its status, or why there is none."""

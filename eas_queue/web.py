@@ -32,7 +32,7 @@ def make_app(engine: Engine, dialects: Sequence[Dialect], *, max_payload_bytes: 
 
     # Routing's own 404 and 405 never reach a blueprint's handlers, so errors are told apart by path here.
     def render(exc: Exception) -> Response:
-        found = failure.of(exc, max_payload_bytes=max_payload_bytes)
+        found = failure.of(exc, max_payload_bytes=max_payload_bytes, limit_bytes=request.max_content_length)
         if found.status == 500:
             log.exception("request_failed method=%s path=%r", request.method, request.path, exc_info=exc)
         for dialect in dialects:

@@ -48,7 +48,7 @@ def attempt_at(url: str, *, body: bytes = b"{}", timeout_s: float = 30) -> Attem
 
 
 def send(attempt: Attempt) -> Answer | NoAnswer | Closed:
-    return Forwarder(connections=4, max_result_bytes=10**6, callback_url="http://web:5000").send(attempt)
+    return Forwarder(connections=4, max_result_bytes=10**6, progress_url="http://web:5000/progress/").send(attempt)
 
 
 def read_request(connection: socket.socket) -> None:

@@ -36,8 +36,11 @@ class Failure:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def of(exc: Exception, *, max_payload_bytes: int) -> Failure:
-    """The failure behind *exc*; anything unexpected is a plain 500 that tells nothing of the inside."""
+def of(exc: Exception, *, max_payload_bytes: int, limit_bytes: int | None = None) -> Failure:
+    """The failure behind *exc*; anything unexpected is a plain 500 that tells nothing of the inside.
+
+    *limit_bytes*: of this request's body, where it is another one than MAX_PAYLOAD_BYTES.
+    """
     if isinstance(exc, errors.EngineError):
         status, title = _STATUS[type(exc)]
         return Failure(status, exc.code, title, str(exc), getattr(exc, "retry_after_s", None))
@@ -46,9 +49,10 @@ def of(exc: Exception, *, max_payload_bytes: int) -> Failure:
     if isinstance(exc, auth.Forbidden):
         return Failure(403, "forbidden", "Not allowed", str(exc))
     if isinstance(exc, RequestEntityTooLarge):
-        detail = exc.description or ""
-        if str(max_payload_bytes) in detail or not detail.startswith("the body is larger than"):
-            detail = f"the body is larger than {max_payload_bytes} bytes (MAX_PAYLOAD_BYTES): nothing was stored"
+        limit, setting = limit_bytes or max_payload_bytes, ""
+        if limit == max_payload_bytes:
+            setting = " (MAX_PAYLOAD_BYTES)"
+        detail = f"the body is larger than {limit} bytes{setting}: nothing was stored"
         return Failure(413, "payload-too-large", "The body is too large", detail)
     if isinstance(exc, HTTPException) and exc.code is not None and exc.code >= 400:
         allow = tuple((name, value) for name, value in exc.get_headers() if name == "Allow")

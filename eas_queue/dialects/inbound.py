@@ -96,8 +96,6 @@ def whole_body(request: Request) -> bytes:
     Raises InvalidRequest; RequestEntityTooLarge over request.max_content_length.
     """
     limit, announced = request.max_content_length, request.content_length
-    if limit is not None and (announced or 0) > limit:
-        raise RequestEntityTooLarge(f"the body is larger than {limit} bytes: nothing was stored")
     if limit is not None and announced is None:
         request.max_content_length = limit + 1
     try:
@@ -106,8 +104,10 @@ def whole_body(request: Request) -> bytes:
         raise
     except Exception as exc:  # every server has its own for a body that is badly framed
         raise errors.InvalidRequest("the body can't be read: its chunks are malformed, or it broke off") from exc
+    finally:
+        request.max_content_length = limit
     if limit is not None and len(body) > limit:
-        raise RequestEntityTooLarge(f"the body is larger than {limit} bytes: nothing was stored")
+        raise RequestEntityTooLarge
     if announced is not None and len(body) < announced:
         raise errors.InvalidRequest(f"the body ended after {len(body)} of the {announced} bytes that were announced")
     return body

@@ -8,8 +8,9 @@ from typing import Any
 import redis
 
 from eas_queue.doctor.result import Result, ok, warn
-from eas_queue.store import keys
+from eas_queue.store import keys, scripts
 from eas_queue.store.client import Client
+from eas_queue.store.shapes import Overview
 
 NAMED_MOST = 10  # services in the report, per finding
 
@@ -25,9 +26,10 @@ def check(url: str) -> Iterator[Result]:
         return
     finally:
         client.close()
-    paused = {name: each["waiting"] for name, each in found.items() if each["paused"]}
-    held = {name: each["waiting"] for name, each in found.items() if each["held"]}
-    rear = {name: each["rear"] for name, each in found.items() if each["rear"]}
+    waiting = {name: each.startable + each.delayed for name, each in found.items()}
+    paused = {name: waiting[name] for name, each in found.items() if each.paused}
+    held = {name: waiting[name] for name, each in found.items() if each.held and each.startable}
+    rear = {name: each.rear for name, each in found.items() if each.rear}
     if paused:
         yield warn(
             "paused",
@@ -50,14 +52,10 @@ def check(url: str) -> Iterator[Result]:
         yield ok("queues", "none paused, none held, no dead letters")
 
 
-def _look(raw: Any, name: str) -> dict[str, Any]:
-    pipeline = raw.pipeline(transaction=False)
-    pipeline.hmget(keys.service_key(name, "cfg"), "paused", "hold", "sink", "max_sink")
-    for suffix in ("wait", "delay", "lease", "sink", "rear"):
-        pipeline.zcard(keys.service_key(name, suffix))
-    (paused, hold, sink_on, most), wait, delay, lease, sink, rear = pipeline.execute()
-    holds = hold == b"1" and sink_on == b"1" and sink + lease >= int(most or 0)
-    return {"paused": paused == b"1", "held": holds and wait > 0, "waiting": wait + delay, "rear": rear}
+def _look(raw: Any, name: str) -> Overview:
+    # The script by its text: loading all of them is what a program does that goes on to write.
+    reply = raw.eval(scripts.source("overview"), 0, name)
+    return Overview.of(reply) if reply else Overview.empty()
 
 
 def _named(services: dict[str, int], what: str) -> str:

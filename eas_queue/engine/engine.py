@@ -109,7 +109,7 @@ class Engine:
     @_translated
     def look(self, service_name: str, request_id: str) -> Request:
         """The request as it is now. Raises RequestNotFound, also for another service's request."""
-        return self._look(self.services.get(service_name), request_id)
+        return self._look(self.services.get(service_name).name, request_id)
 
     @_translated
     def _look_first(self, service_name: str, request_id: str) -> Request:
@@ -118,21 +118,20 @@ class Engine:
             return self.look(service_name, request_id)
         except errors.ServiceNotFound as exc:
             try:
-                gone = Service(name=service_name, result_ttl_s=self.services.result_ttl_s)
-                return self._look(gone, request_id)
+                return self._look(service_name, request_id)
             except errors.RequestNotFound:
                 raise exc from None
 
     @_translated
     def look_again(self, request: Request) -> Request:
         """The same request as it is now, though its service be taken out of the settings meanwhile."""
-        return self._look(Service(name=request.service, result_ttl_s=self.services.result_ttl_s), request.request_id)
+        return self._look(request.service, request.request_id)
 
-    def _look(self, service: Service, request_id: str) -> Request:
-        seen = self.store.look(service.name, request_id) if ids.is_id(request_id) else None
+    def _look(self, name: str, request_id: str) -> Request:
+        seen = self.store.look(name, request_id) if ids.is_id(request_id) else None
         if seen is None:
-            raise errors.RequestNotFound(request_id, service.result_ttl_s)
-        return request_of(service.name, request_id, seen)
+            raise errors.RequestNotFound(request_id, self.services.result_ttl_s)
+        return request_of(name, request_id, seen)
 
     @_translated
     def logs(self, request: Request, **limits: int) -> list[LogLine]:
@@ -184,7 +183,7 @@ class Engine:
         return state
 
     def wait(
-        self, service_name: str, request_id: str, timeout_s: float, *, is_gone: Callable[[], bool] = lambda: False
+        self, service_name: str, request_id: str, timeout_s: float, *, is_gone: Callable[[], bool] = waiting.nobody_asks
     ) -> Request:
         """The request once it has ended, or as it is after *timeout_s* or when this process is about to stop.
 

@@ -25,6 +25,11 @@ class EngineError(Exception):
 
     code = "error"
 
+    @property
+    def in_full(self) -> str:
+        """For logs: it may name hosts, which answers must not."""
+        return str(self)
+
 
 class InvalidRequest(EngineError):
     code = "invalid-request"
@@ -118,14 +123,18 @@ class TooManyServices(EngineError):
 
 
 class Unavailable(EngineError):
-    """Nothing is known of the call's effect unless the message says so. *in_full* is for logs; it may name hosts."""
+    """Nothing is known of the call's effect unless the message says so."""
 
     code = "unavailable"
     retry_after_s = 1
 
     def __init__(self, text: str, in_full: str = "") -> None:
         super().__init__(text)
-        self.in_full = in_full or text
+        self._in_full = in_full or text
+
+    @property
+    def in_full(self) -> str:
+        return self._in_full
 
 
 class TargetFailed(Exception):

@@ -53,7 +53,8 @@ class Redriven:
 
 def page(engine: Engine, service: str, *, after: int, most: int) -> tuple[int, list[Letter]]:
     """How many dead letters there are, and up to *most* of them behind rear index *after*, oldest first."""
-    return engine.store.letters(service, after=after, most=min(most, PAGE_MOST))
+    count, _, found = engine.store.letters(service, after=after, most=min(most, PAGE_MOST))
+    return count, found
 
 
 def redrive(engine: Engine, service: str, choice: Choice) -> Redriven:
@@ -104,10 +105,10 @@ def _batches(engine: Engine, service: str, choice: Choice) -> Iterator[list[str]
         return
     after, last = 0, engine.store.last_index(service, "rear")
     while after < last:
-        _, found = engine.store.letters(service, after=after, most=BATCH_MOST)
-        if not found:
+        _, reached, found = engine.store.letters(service, after=after, most=BATCH_MOST)
+        if reached == after:
             return
-        after = found[-1].rear_index
+        after = reached
         chosen = [letter.request_id for letter in found if choice.takes(letter) and letter.rear_index <= last]
         if chosen:
             yield chosen

@@ -50,7 +50,7 @@ class Sweeper:
                     continue
             except (store_errors.StoreError, EngineError) as exc:
                 if not away:
-                    log.warning("redis_away error=%s", getattr(exc, "in_full", exc))
+                    log.warning("redis_away error=%s", exc.in_full)
                 away = True
             except Exception:
                 log.exception("sweep_failed")

@@ -35,7 +35,7 @@ _PREFIX = len(keys.NOTE_PREFIX)
 _ENDS = frozenset({b"succeeded", b"failed", b"cancelled", b"expired"})
 
 
-def _nobody_asks() -> bool:
+def nobody_asks() -> bool:
     return False
 
 
@@ -103,7 +103,7 @@ class Waits:
 
     @contextlib.contextmanager
     def watching(
-        self, service: str, request_id: str, *, end_only: bool, is_gone: Callable[[], bool] = _nobody_asks
+        self, service: str, request_id: str, *, end_only: bool, is_gone: Callable[[], bool] = nobody_asks
     ) -> Iterator[Waiter]:
         """A waiter that is woken by changes of the request from here on, or by its end only, and when its client *is
         gone*, which is asked every few seconds. Never raises for an absent Redis."""

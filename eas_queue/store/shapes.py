@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Leased(NamedTuple):
@@ -108,6 +108,12 @@ class Overview(NamedTuple):
     oldest_ms: int
     mean_run_ms: float
     runs: int
+
+    @classmethod
+    def of(cls, reply: list[Any]) -> Overview:
+        """What overview.lua answers for a service that is registered."""
+        found = cls._make(reply)
+        return found._replace(paused=bool(found.paused), held=bool(found.held), mean_run_ms=float(found.mean_run_ms))
 
     @classmethod
     def empty(cls) -> Overview:

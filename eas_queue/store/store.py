@@ -212,10 +212,10 @@ class Store:
         reply = self.scripts.call("look", service, request_id, *LOOK_FIELDS)
         if not reply:
             return None
-        position, depth, now_ms, running, mean, runs, started, paused, *values = reply
+        position, depth, now_ms, running, mean, runs, started, blocked, *values = reply
         # the server drops trailing fields that are not set
         fields = {name: _text(value) for name, value in zip(LOOK_FIELDS, values, strict=False) if value is not None}
-        return Seen(position, depth, now_ms, running, float(mean), runs, int(float(started)), bool(paused), fields)
+        return Seen(position, depth, now_ms, running, float(mean), runs, int(float(started)), bool(blocked), fields)
 
     def peek(self, service: str, request_ids: Iterable[str]) -> list[tuple[int, int]]:
         """(changes so far, position) per id; -1 where unknown or not waiting."""
@@ -236,22 +236,22 @@ class Store:
         parts = (_text(row).split(" ", 3) for row in rows)
         return [LogLine(int(event), int(at_ms), level, message) for event, at_ms, level, message in parts]
 
-    def letters(self, service: str, *, after: int, most: int) -> tuple[int, list[Letter]]:
-        """How many dead letters there are, and a page of them, oldest first."""
-        count, rows = self.scripts.call("rear", service, after, most, *LETTER_FIELDS)
+    def letters(self, service: str, *, after: int, most: int) -> tuple[int, int, list[Letter]]:
+        """How many dead letters there are, the rear index that the page reaches (*after*: there is none behind), and
+        the page, oldest first."""
+        count, reached, rows = self.scripts.call("rear", service, after, most, *LETTER_FIELDS)
         page = []
         for index, request_id, *values in rows:
             fields = {name: _text(v) for name, v in zip(LETTER_FIELDS, values, strict=False) if v is not None}
             page.append(Letter(int(float(index)), _text(request_id), fields))
-        return int(count), page
+        return int(count), int(float(reached)), page
 
     def overview(self, service: str) -> Overview | None:
         """None when the service is not registered."""
         reply = self.scripts.call("overview", service)
         if not reply:
             return None
-        found = Overview._make(reply)
-        return found._replace(paused=bool(found.paused), held=bool(found.held), mean_run_ms=float(found.mean_run_ms))
+        return Overview.of(reply)
 
     def alive(self) -> tuple[int | None, list[Alive]]:
         """Age of the last sweep, ms, None before the first; and the processes that were heard of in the last minute."""
@@ -275,7 +275,3 @@ class Store:
     def service_of_number(self, number: int) -> str | None:
         name: bytes | None = scripts.guard(self.client.redis.hget, keys.NUMBERS, str(number))
         return None if name is None else name.decode()
-
-    def ping(self) -> None:
-        """Raises StoreUnavailable when Redis is away."""
-        scripts.guard(self.client.redis.ping)

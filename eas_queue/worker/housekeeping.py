@@ -128,7 +128,7 @@ class Housekeeping:
             )
         except (store_errors.StoreError, EngineError) as exc:
             if not self._away:
-                log.warning("redis_away error=%s", getattr(exc, "in_full", exc))
+                log.warning("redis_away error=%s", exc.in_full)
             self._away = True
             return
         if self._away:

@@ -29,7 +29,7 @@ class Limits:
     sweep_s: float
     grace_s: float
     max_result_bytes: int
-    callback_url: str
+    progress_url: str
     events: Mode
 
 
@@ -84,7 +84,7 @@ class Runtime:
                 forwarder = Forwarder(
                     connections=self._seats,
                     max_result_bytes=self._limits.max_result_bytes,
-                    callback_url=self._limits.callback_url,
+                    progress_url=self._limits.progress_url,
                 )
                 self.board.write_taken(0)
                 seats = Seats(self._seats, self.board.write_taken)

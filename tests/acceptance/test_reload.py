@@ -99,7 +99,7 @@ def test_under_load_nothing_is_lost_and_all_of_the_new_file_counts(
         waiters = Load(installation.port, TOKEN, WAITERS, wait, once=True)
         try:
             await_condition(lambda: setup.running("slow") == 1, what="one of the waiting requests runs")
-            time.sleep(0.5)
+            time.sleep(0.5)  # a second one would have started by then
             assert setup.running("slow") <= 1
 
             setup.write(services(cap=8, token=NEW, also="fresh"))
@@ -145,7 +145,7 @@ def test_under_load_nothing_is_lost_and_all_of_the_new_file_counts(
         assert web.popen.poll() is None
         installation.await_web()
         await_condition(lambda: len(re.findall(r"Booting worker", web.log)) == 3, what="the web worker is replaced")
-        time.sleep(1)
+        time.sleep(1)  # whom a late signal could end has ended by then
         assert setup.codes(NEW, "fresh") == {200}
         assert setup.codes(OLD) == {401}
         ids = [installation.submit("fresh", delay_s=0.2) for _ in range(20)]

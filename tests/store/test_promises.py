@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from eas_queue.engine.engine import Engine
 from eas_queue.engine.eta import eta_s
+from eas_queue.engine.letters import BATCH_MOST, Choice
 from eas_queue.store import keys
 from eas_queue.store.shapes import Leased
 from tests.support.drive import DEAD, FAILED, LEASE_MS, RETRY, SUCCEEDED, Driver
@@ -251,12 +253,21 @@ class TestDeadLetters:
     def test_pages_are_in_order_and_go_on_behind_an_index(self, drive: Driver) -> None:
         letters = [self.letter(drive) for _ in range(5)]
 
-        count, page = drive.store.letters("s", after=0, most=3)
-        _, rest = drive.store.letters("s", after=page[-1].rear_index, most=3)
+        count, reached, page = drive.store.letters("s", after=0, most=3)
+        _, _, rest = drive.store.letters("s", after=reached, most=3)
 
         assert count == 5
         assert [letter.request_id for letter in page + rest] == letters
         assert page[0].fields["error_type"] == "TargetUnreachable"
+
+    def test_letters_behind_a_page_of_those_that_are_gone_are_found(self, drive: Driver, engine: Engine) -> None:
+        letters = [self.letter(drive) for _ in range(BATCH_MOST + 1)]
+        for gone in letters[:-1]:
+            drive.raw.delete(keys.record_key("s", gone))
+
+        done = engine.redrive("s", Choice())
+
+        assert [old for old, _ in done.requests] == letters[-1:]
 
     def test_a_discarded_letter_keeps_its_record_without_the_body(self, drive: Driver) -> None:
         old = self.letter(drive)

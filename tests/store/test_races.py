@@ -380,7 +380,7 @@ def test_a_page_of_dead_letters_is_of_one_moment(drive: Driver) -> None:
     for _ in range(20):
         letters = [dead_letter(drive) for _ in range(3)]
 
-        (count, page), _ = race(
+        (count, _, page), _ = race(
             2,
             lambda i, letters=letters: (
                 drive.store.letters("s", after=0, most=10) if i == 0 else drive.store.discard("s", letters)
