@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -48,7 +49,9 @@ def attempt_at(url: str, *, body: bytes = b"{}", timeout_s: float = 30) -> Attem
 
 
 def send(attempt: Attempt) -> Answer | NoAnswer | Closed:
-    return Forwarder(connections=4, max_result_bytes=10**6, progress_url="http://web:5000/progress/").send(attempt)
+    forwarder = Forwarder(connections=4, max_result_bytes=10**6, progress_url="http://web:5000/progress/")
+    with contextlib.closing(forwarder):
+        return forwarder.send(attempt)
 
 
 def read_request(connection: socket.socket) -> None:

@@ -126,7 +126,7 @@ MISBEHAVIOUR: list[tuple[dict[str, Any], int, str]] = [
     ({"close": "early"}, 502, "TargetUnreachable"),
     ({"close": "midway"}, 502, "TargetBroken"),
     ({"close": "reset"}, 502, "TargetUnreachable"),
-    ({"broken": 1}, 502, "TargetUnreachable"),
+    ({"broken": 1}, 502, "TargetBroken"),
     ({"hang": 1}, 504, "TargetTimeout"),
     ({"drip_s": 0.2, "drips": 100}, 504, "TargetTimeout"),
     ({"body_bytes": 2000}, 502, "ResultTooLarge"),
