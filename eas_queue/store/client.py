@@ -7,12 +7,16 @@ may run three times. Here nothing is retried; :mod:`scripts` decides, because it
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import redis
+from redis import Redis
 from redis.backoff import NoBackoff
 from redis.client import PubSub
 from redis.retry import Retry
+
+from eas_queue.store.shared import SharedConnection
 
 CONNECT_TIMEOUT_S = 0.5
 COMMAND_TIMEOUT_S = 1.0  # the web promises an answer within about a second
@@ -26,20 +30,36 @@ class Client:
         self.url = url
         self.command_timeout_s = command_timeout_s
         self._pid = 0
-        self._redis: redis.Redis | None = None
+        self._lock = threading.Lock()
+        self._made: tuple[Redis, SharedConnection] | None = None
 
     @property
-    def redis(self) -> redis.Redis:
-        """Commands and scripts: at most command_timeout_s each."""
-        if self._redis is None or self._pid != os.getpid():
-            self._redis = redis.Redis(connection_pool=self._pool(redis.BlockingConnectionPool, POOL_SIZE_MAX))
-            self._pid = os.getpid()
-        return self._redis
+    def redis(self) -> Redis:
+        """Plain commands: at most command_timeout_s each."""
+        return self._here()[0]
+
+    @property
+    def shared(self) -> SharedConnection:
+        """The connection for scripts: at most command_timeout_s each."""
+        return self._here()[1]
+
+    def _here(self) -> tuple[Redis, SharedConnection]:
+        made = self._made
+        if made is not None and self._pid == os.getpid():
+            return made
+        with self._lock:
+            if self._made is None or self._pid != os.getpid():
+                one = self._pool(redis.ConnectionPool, 1).make_connection()
+                pool = self._pool(redis.BlockingConnectionPool, POOL_SIZE_MAX)
+                self._made = Redis(connection_pool=pool), SharedConnection(one, self.command_timeout_s)
+                self._pid = os.getpid()
+            return self._made
 
     def close(self) -> None:
         """Close this process's connections; the next use opens new ones."""
-        if self._redis is not None and self._pid == os.getpid():
-            self._redis.connection_pool.disconnect()
+        if self._made is not None and self._pid == os.getpid():
+            self._made[0].connection_pool.disconnect()
+            self._made[1].close()
 
     def subscriber(self) -> PubSub:
         """A new subscription on a connection of its own; the caller closes it."""

@@ -18,6 +18,7 @@ from eas_queue.store import client, errors, keys, kick
 
 FOLDER = Path(__file__).parent / "lua"
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.lua") if path.stem != "prelude"))
+SHARED_BYTES_MOST = 262_144  # a larger body has a connection to itself: others must not wait for it on a slow network
 INDEX_JUMP = 1_000_000  # more than a server can hand out in the second that `appendfsync everysec` may lose
 
 _AWAY = (
@@ -77,10 +78,10 @@ class Scripts:
 
     def _evalsha(self, name: str, args: tuple[Any, ...]) -> Any:
         try:
-            return self._client.redis.evalsha(self._hashes[name], 0, *args)
+            return self._send(name, args)
         except redis.exceptions.NoScriptError:
             self._load()
-            return self._client.redis.evalsha(self._hashes[name], 0, *args)
+            return self._send(name, args)
         except redis.exceptions.OutOfMemoryError as exc:
             raise errors.StoreFull(f"Redis is out of memory and refused {name}") from exc
         except redis.ResponseError as exc:
@@ -90,6 +91,11 @@ class Scripts:
             if text.startswith(_REFUSED) or "-NOREPLICAS" in text or "-MISCONF" in text:
                 raise errors.StoreUnavailable(f"Redis refuses {name} now", text[:200]) from exc
             raise
+
+    def _send(self, name: str, args: tuple[Any, ...]) -> Any:
+        if max((len(arg) for arg in args if isinstance(arg, (bytes, str))), default=0) > SHARED_BYTES_MOST:
+            return self._client.redis.evalsha(self._hashes[name], 0, *args)
+        return self._client.shared.call("EVALSHA", self._hashes[name], 0, *args)
 
     def _load(self) -> None:
         """An empty script cache means a server that has just started: see to its epoch before anything else runs."""

@@ -1,0 +1,166 @@
+"""One connection for many callers: each gets its own answer, in groups, and nobody waits for one who is gone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from eas_queue.store.client import Client
+from eas_queue.store.shared import SharedConnection
+from tests.support.drive import race
+from tests.support.installation import await_condition
+from tests.support.proxy import Proxy
+from tests.support.server import RedisServer
+
+
+@pytest.fixture
+def shared(server: RedisServer) -> Iterator[SharedConnection]:
+    client = Client(server.url)
+    yield client.shared
+    client.close()
+
+
+def via(server: RedisServer, proxy: Proxy, *, timeout_s: float = 1.0) -> Client:
+    return Client(f"redis://:{server.password}@127.0.0.1:{proxy.port}/0", command_timeout_s=timeout_s)
+
+
+def calls_of(raw: redis.Redis, command: str) -> int:
+    stats: Any = raw.info("commandstats")
+    return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
+
+def test_every_caller_gets_its_own_answer(shared: SharedConnection) -> None:
+    def call(i: int) -> list[bytes]:
+        return [shared.call("ECHO", f"{i}.{k}") for k in range(50)]
+
+    answers = race(40, call)
+
+    assert answers == [[f"{i}.{k}".encode() for k in range(50)] for i in range(40)]
+
+
+def test_calls_that_come_during_a_round_trip_go_out_together(server: RedisServer) -> None:
+    with Proxy("127.0.0.1", server.port) as proxy:
+        client = via(server, proxy, timeout_s=5)
+        client.shared.call("PING")
+        proxy.latency(0.1)
+
+        began = time.monotonic()
+        answers = race(100, lambda i: client.shared.call("ECHO", str(i)))
+        took_s = time.monotonic() - began
+
+        client.close()
+        assert answers == [str(i).encode() for i in range(100)]
+        assert proxy.accepted == 1
+        assert took_s < 1, "one after the other they would take 20 s, together two round trips"
+
+
+def test_a_refusal_is_one_calls_alone(shared: SharedConnection) -> None:
+    def call(i: int) -> Any:
+        if i % 2:
+            with pytest.raises(redis.ResponseError):
+                shared.call("EVALSHA", "0" * 40, 0)
+            return None
+        return shared.call("ECHO", str(i))
+
+    answers = race(30, call)
+
+    assert answers == [None if i % 2 else str(i).encode() for i in range(30)]
+
+
+def test_arguments_larger_than_a_group_may_be_go_through(shared: SharedConnection) -> None:
+    answers = race(8, lambda i: shared.call("ECHO", bytes([65 + i]) * 700_000))
+
+    assert [(len(answer), answer[:1]) for answer in answers] == [(700_000, bytes([65 + i])) for i in range(8)]
+
+
+def test_when_the_server_is_silent_nobody_waits_for_the_time_out_of_another(server: RedisServer) -> None:
+    with Proxy("127.0.0.1", server.port) as proxy:
+        client = via(server, proxy, timeout_s=0.5)
+        client.shared.call("PING")
+        proxy.blackhole()
+        began = time.monotonic()
+        took: list[float] = []
+
+        def call(i: int) -> None:
+            with pytest.raises(redis.TimeoutError):
+                client.shared.call("PING")
+            took.append(time.monotonic() - began)
+
+        race(30, call)
+        proxy.pass_on()
+
+        assert max(took) < 1.2
+        assert client.shared.call("ECHO", "again") == b"again"
+        client.close()
+
+
+def test_a_connection_that_broke_fails_what_was_out_and_is_made_anew(server: RedisServer) -> None:
+    with Proxy("127.0.0.1", server.port) as proxy:
+        client = via(server, proxy, timeout_s=5)
+        client.shared.call("PING")
+        proxy.latency(0.3)
+        failed = []
+
+        def call() -> None:
+            try:
+                client.shared.call("PING")
+            except redis.ConnectionError as exc:
+                failed.append(exc)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        time_out_s = time.monotonic() + 0.1
+        await_condition(lambda: time.monotonic() > time_out_s)
+        proxy.reset()
+        thread.join(5)
+        proxy.pass_on()
+
+        assert len(failed) == 1
+        assert client.shared.call("ECHO", "again") == b"again"
+        client.close()
+
+
+def test_a_lone_call_costs_one_command(raw: redis.Redis, shared: SharedConnection) -> None:
+    shared.call("PING")
+    before = calls_of(raw, "echo")
+
+    shared.call("ECHO", "x")
+
+    assert calls_of(raw, "echo") == before + 1
+
+
+KILLED = """
+from gevent import monkey; monkey.patch_all()
+import sys, gevent
+from eas_queue.store.client import Client
+shared = Client(sys.argv[1], command_timeout_s=5).shared
+shared.call("PING")
+leader = gevent.spawn(shared.call, "BLPOP", "nothing", 3)   # on its way, and its leader will be killed
+gevent.sleep(0.05)
+waiting = [gevent.spawn(shared.call, "ECHO", str(i)) for i in range(5)]
+gevent.sleep(0.05)
+gevent.kill(waiting[0])                                     # one that waits is killed as well
+gevent.kill(leader)
+gevent.joinall(waiting, timeout=2)
+print([greenlet.value for greenlet in waiting[1:]], shared.call("ECHO", "end"))
+"""
+
+
+def test_a_greenlet_that_is_killed_holds_nobody_up(server: RedisServer) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", KILLED, server.url],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=Path(__file__).parents[2],
+    )
+
+    assert found.stdout.strip() == "[b'1', b'2', b'3', b'4'] b'end'", found.stderr
