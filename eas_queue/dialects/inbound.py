@@ -3,6 +3,7 @@ could smuggle, and keep what the target should get."""
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import select
@@ -60,8 +61,10 @@ def raw_subpath(request: Request, prefix: str, routed: str) -> str:
     *routed* is what routing, which sees the decoded path, found there. Raises InvalidRequest when the two differ: an
     encoded slash stands before the subpath, so it is not clear which service is meant.
     """
-    raw = request.environ.get("RAW_URI") or request.environ.get("REQUEST_URI") or ""
-    path = re.sub(r"^[a-z]+://[^/]*", "", str(raw), flags=re.I).partition("?")[0].partition("#")[0]
+    raw = str(request.environ.get("RAW_URI") or request.environ.get("REQUEST_URI") or "")
+    if not raw.startswith("/"):
+        raw = re.sub(r"^[a-z]+://[^/]*", "", raw, flags=re.I)
+    path = raw.partition("?")[0].partition("#")[0]
     segments = prefix.count("/")
     parts = path.split("/", segments)
     found = parts[segments] if len(parts) > segments else ""
@@ -98,8 +101,11 @@ def whole_body(request: Request) -> bytes:
     limit, announced = request.max_content_length, request.content_length
     if limit is not None and announced is None:
         request.max_content_length = limit + 1
+    if limit is not None and announced is not None and announced > limit:
+        raise RequestEntityTooLarge
     try:
-        body = request.get_data(cache=False)
+        # with a length there is nothing that werkzeug's stream would add but its cost
+        body = request.get_data(cache=False) if announced is None else request.environ["wsgi.input"].read(announced)
     except HTTPException:
         raise
     except Exception as exc:  # every server has its own for a body that is badly framed
@@ -114,6 +120,8 @@ def whole_body(request: Request) -> bytes:
 
 
 def _checked_path(path: str) -> str:
+    if not path:
+        return path
     plain = unquote(path)
     if _CONTROL.search(plain) or " " in path:
         raise errors.InvalidRequest("the path contains a control character or a blank")
@@ -127,6 +135,8 @@ def _checked_path(path: str) -> str:
 
 def _forwarded_query(query: str) -> str:
     """All parameters in their order, repeated ones too, but those of the queue itself, whose names start with `_`."""
+    if not query:
+        return query
     if _CONTROL.search(unquote(query, "latin-1").replace("\n", "").replace("\t", "")):  # a prompt may have lines
         raise errors.InvalidRequest("the query contains a control character")
     if _CONTROL.search(query) or " " in query or not query.isascii():
@@ -135,18 +145,37 @@ def _forwarded_query(query: str) -> str:
 
 
 def _forwarded_headers(request: Request) -> tuple[tuple[str, str], ...]:
+    environ = request.environ
+    found = [(key, environ[key]) for key in environ if key.startswith("HTTP_") or key == "CONTENT_TYPE"]
+    if _CONTROL.search("".join([value for _, value in found]).replace("\t", " ")):
+        name = next(key for key, value in found if _CONTROL.search(value.replace("\t", " ")))
+        raise _bad_header(name.removeprefix("HTTP_").replace("_", "-").title())
     kept = []
-    # RFC 9110 section 7.6.1: what `Connection` names belongs to the client's own connection
-    withheld = WITHHELD | {name.strip().lower() for name in request.headers.get("Connection", "").split(",")}
-    for name, value in request.headers.items():
-        if not is_header(name, value):
-            raise errors.InvalidRequest(f"header {name[:100]!r} contains a character that headers must not contain")
-        if name.lower() in withheld or name.lower().startswith(WITHHELD_PREFIXES):
-            continue
-        if name.lower() == "content-type" and not value:
-            continue
-        kept.append((name, value))
+    for key, value in found:
+        name = _forwarded_name(key)
+        if name and value:
+            kept.append((name, value))
+    connection = environ.get("HTTP_CONNECTION", "")
+    if connection:
+        # RFC 9110 section 7.6.1: what `Connection` names belongs to the client's own connection
+        withheld = {name.strip().lower() for name in connection.split(",")}
+        return tuple(header for header in kept if header[0].lower() not in withheld)
     return tuple(kept)
+
+
+@functools.lru_cache(maxsize=1024)  # clients send the same ones again and again
+def _forwarded_name(key: str) -> str:
+    """The name of the header that WSGI calls *key*; '' if it is not forwarded. Raises InvalidRequest."""
+    if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
+        return ""  # not what these headers are called in WSGI: somebody has sent `Content_Type`
+    name = key.removeprefix("HTTP_").replace("_", "-").title()
+    if not _HEADER_NAME.fullmatch(name):
+        raise _bad_header(name)
+    return "" if name.lower() in WITHHELD or name.lower().startswith(WITHHELD_PREFIXES) else name
+
+
+def _bad_header(name: str) -> errors.InvalidRequest:
+    return errors.InvalidRequest(f"header {name[:100]!r} contains a character that headers must not contain")
 
 
 def is_header(name: str, value: str) -> bool:
@@ -156,7 +185,7 @@ def is_header(name: str, value: str) -> bool:
 
 def _priority(request: Request) -> int:
     """`_priority_=N`, default 0; 1 and higher start before all that is normal."""
-    values = request.args.getlist("_priority_")
+    values = request.args.getlist("_priority_") if request.query_string else None
     if not values:
         return 0
     if len(values) > 1:
@@ -170,7 +199,7 @@ def _priority(request: Request) -> int:
 
 def _deadline_s(request: Request) -> float | None:
     """`X-Deadline: N`: seconds from now that it may wait at most."""
-    value = request.headers.get("X-Deadline")
+    value = request.environ.get("HTTP_X_DEADLINE")
     if value is None:
         return None
     if not re.fullmatch(r"\d{1,8}(\.\d{1,3})?", value, re.ASCII) or not 0 < float(value) <= _MAX_DEADLINE_S:
@@ -181,7 +210,7 @@ def _deadline_s(request: Request) -> float | None:
 
 
 def _idempotency_key(request: Request) -> str:
-    value = request.headers.get("Idempotency-Key")  # servers join repeated headers with a comma
+    value: str | None = request.environ.get("HTTP_IDEMPOTENCY_KEY")  # servers join repeated headers with a comma
     if value is None:
         return ""
     if not re.fullmatch(r"[!-~](?:[ -~]{0,253}[!-~])?", value):
@@ -191,7 +220,7 @@ def _idempotency_key(request: Request) -> str:
 
 def wait_s(request: Request) -> float | None:
     """How long the client would wait for the end: `_timeout_=10s`, else `Prefer: wait=10`; None: not at all."""
-    values = request.args.getlist("_timeout_")
+    values = request.args.getlist("_timeout_") if request.query_string else None
     if not values:
         return _preferred_wait_s(request)
     if len(values) > 1:
@@ -240,12 +269,12 @@ def gone_check(request: Request) -> Callable[[], bool]:
 
 def _preferred_wait_s(request: Request) -> float | None:
     """Seconds of `Prefer: wait=N` (RFC 7240 section 4.3), None where it is not asked for. Raises InvalidRequest."""
-    for header in request.headers.getlist("Prefer"):
-        for preference in header.split(","):
-            name, _, value = preference.partition(";")[0].partition("=")
-            if name.strip().lower() == "wait":
-                value = value.strip().strip('"')
-                if not re.fullmatch(r"\d{1,6}(\.\d{1,3})?", value, re.ASCII):
-                    raise errors.InvalidRequest(f"Prefer: wait={value[:20]!r} is not a number of seconds")
-                return float(value)
+    header: str | None = request.environ.get("HTTP_PREFER")  # servers join repeated headers with a comma
+    for preference in header.split(",") if header else ():
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "wait":
+            value = value.strip().strip('"')
+            if not re.fullmatch(r"\d{1,6}(\.\d{1,3})?", value, re.ASCII):
+                raise errors.InvalidRequest(f"Prefer: wait={value[:20]!r} is not a number of seconds")
+            return float(value)
     return None

@@ -93,7 +93,7 @@ class Scripts:
             raise
 
     def _send(self, name: str, args: tuple[Any, ...]) -> Any:
-        if max((len(arg) for arg in args if isinstance(arg, (bytes, str))), default=0) > SHARED_BYTES_MOST:
+        if any(isinstance(arg, (bytes, str)) and len(arg) > SHARED_BYTES_MOST for arg in args):
             return self._client.redis.evalsha(self._hashes[name], 0, *args)
         return self._client.shared.call("EVALSHA", self._hashes[name], 0, *args)
 

@@ -13,6 +13,7 @@ import collections
 import threading
 from typing import Any
 
+import hiredis
 import redis
 
 GROUP_MOST = 256  # calls in one round trip
@@ -22,11 +23,10 @@ GROUP_BYTES_MOST = 1_048_576  # and of their arguments, unless the first alone h
 class _Call:
     """One command on its way. ``turn`` opens once: when it is done, or when it leads."""
 
-    __slots__ = ("data", "error", "leads", "reply", "size_bytes", "turn")
+    __slots__ = ("data", "error", "leads", "reply", "turn")
 
-    def __init__(self, data: list[Any]) -> None:
+    def __init__(self, data: bytes) -> None:
         self.data = data
-        self.size_bytes = sum(map(len, data))
         self.leads = False
         self.turn: Any = None  # a lock, unless it leads from the start
         self.reply: Any = None
@@ -52,7 +52,7 @@ class SharedConnection:
 
         After a time-out or a lost connection nothing is known of the call's effect.
         """
-        call = _Call(self._connection.pack_command(*command))
+        call = _Call(hiredis.pack_command(command))
         with self._lock:
             self._waiting.append(call)
             call.leads = not self._is_led
@@ -97,7 +97,7 @@ class SharedConnection:
         size_bytes = 0
         with self._lock:
             while self._waiting and len(group) < GROUP_MOST:
-                size_bytes += self._waiting[0].size_bytes
+                size_bytes += len(self._waiting[0].data)
                 if group and size_bytes > GROUP_BYTES_MOST:
                     break
                 group.append(self._waiting.popleft())
@@ -106,7 +106,7 @@ class SharedConnection:
     def _round_trip(self, group: list[_Call]) -> None:
         left = collections.deque(group)
         try:
-            self._connection.send_packed_command([b"".join(piece for call in group for piece in call.data)])
+            self._connection.send_packed_command([b"".join([call.data for call in group])])
             while left:
                 try:
                     left[0].reply = self._connection.read_response()
