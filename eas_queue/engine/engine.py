@@ -164,6 +164,8 @@ class Engine:
     @_translated
     def result_body(self, request: Request) -> bytes:
         """The target's answer, byte for byte; empty where there was none."""
+        if request.body is not None:
+            return request.body
         return self.store.result_body(request.service, request.request_id) or b""
 
     @_translated

@@ -117,7 +117,8 @@ class Request:
     version: grows with every change. progress, log_count: what the target says while it works on it.
     redriven_as: the request that a dead letter was submitted again as, '' if it was not.
     status_code, headers: the target's last answer (or our own 502 or 504, from_target False) once it has ended in
-    succeeded or failed. result_bytes: how long the kept answer is.
+    succeeded or failed. result_bytes: how long the kept answer is. body: that answer, where the look brought it along;
+    Engine.result_body has it in any case.
     """
 
     service: str
@@ -142,6 +143,7 @@ class Request:
     progress: dict[str, Any] | None = None
     log_count: int = 0
     redriven_as: str = ""
+    body: bytes | None = field(default=None, repr=False)
 
     def header(self, name: str) -> str | None:
         """The first header of the target's answer with this name, whatever its case."""
@@ -180,4 +182,5 @@ def request_of(service: str, request_id: str, seen: Seen) -> Request:
         progress=json.loads(fields["progress"]) if "progress" in fields else None,
         log_count=number("log_n") or 0,
         redriven_as=fields.get("redriven_as", ""),
+        body=seen.body,
     )

@@ -96,6 +96,7 @@ class Waits:
         self._lock = threading.Lock()
         self._waiters: dict[str, set[Waiter]] = {}
         self._subscribed: set[str] = set()
+        self._left: set[str] = set()  # subscribed, and nobody waits for them
         self._pubsub: PubSub | None = None
         self._pid = 0
         self._heard_s = 0.0
@@ -118,6 +119,7 @@ class Waits:
                 waiter.armed.set()  # not connected: the listener wakes everybody when it is
             elif len(others) == 1:
                 self._send("subscribe", request_id)
+            self._left.discard(request_id)
         waiter.armed.wait(ARM_S)
         waiter.woken.clear()  # what woke it until now is seen by its first look
         try:
@@ -127,7 +129,7 @@ class Waits:
                 others.discard(waiter)
                 if not others:
                     self._waiters.pop(request_id, None)
-                    self._send("unsubscribe", request_id)
+                    self._left.add(request_id)
 
     def stop(self) -> None:
         """The process is about to stop: every wait ends now, and later ones end at once."""
@@ -154,16 +156,24 @@ class Waits:
             self._pid = os.getpid()
             self._pubsub = None
             self._subscribed = set()
+            self._left = set()
             self._heard_s = time.monotonic()
             threading.Thread(target=self._listen, name="waits", daemon=True).start()
             threading.Thread(target=self._peek_forever, name="peeks", daemon=True).start()
 
-    def _send(self, command: str, request_id: str) -> None:
+    def _send(self, command: str, *request_ids: str) -> None:
         """Called with the lock held: two threads must not write to the connection at once."""
         if self._pubsub is None:
             return  # the listener subscribes to everything when it connects
         with contextlib.suppress(Exception):  # the listener finds out by itself
-            getattr(self._pubsub, command)(keys.note_channel(request_id))
+            getattr(self._pubsub, command)(*map(keys.note_channel, request_ids))
+
+    def _forget_left(self) -> None:
+        """Unsubscribe from what nobody waits for any more: many at once, and not while an answer is made."""
+        with self._lock:
+            left, self._left = self._left, set()
+            if left:
+                self._send("unsubscribe", *left)
 
     def _listen(self) -> None:
         while True:
@@ -217,6 +227,7 @@ class Waits:
         with self._lock:
             self._pubsub = None
             self._subscribed.clear()
+            self._left.clear()
         for waiter in self._all():
             waiter.armed.set()
             waiter.woken.set()
@@ -226,6 +237,7 @@ class Waits:
         for turn in itertools.count(1):
             time.sleep(POSITIONS_S)
             try:
+                self._forget_left()
                 waiters, of_all = self._all(), turn % PEEK_EVERY == 0
                 if of_all:
                     for waiter in waiters:

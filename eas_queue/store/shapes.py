@@ -64,6 +64,7 @@ class Swept(NamedTuple):
 class Seen(NamedTuple):
     """One look at a request. ``position`` is -1 unless it waits. ``mean_run_ms`` is 0 where nothing ran yet;
     ``slot_started_ms``: start of the run whose slot it will get, 0 where nothing runs. ``blocked``: nothing may start.
+    ``body``: the kept answer, None where there is none, and where it is long.
     """
 
     position: int
@@ -74,6 +75,7 @@ class Seen(NamedTuple):
     runs: int
     slot_started_ms: int
     blocked: bool
+    body: bytes | None
     fields: dict[str, str]
 
 

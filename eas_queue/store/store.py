@@ -35,6 +35,7 @@ LOOK_FIELDS = (
     "log_n",
     "redriven_as",
 )
+LOOK_BODY_MOST = 65_536  # an answer that is shown with the status comes with the look
 LETTER_FIELDS = ("finished_ms", "attempt", "status_code", "error_type", "error", "class")
 SWEEP_ITEMS_MAX = 1000  # some 30 ms of the server
 LOG_LINES_KEPT = 500  # per request; earlier ones are dropped
@@ -208,14 +209,16 @@ class Store:
 
     # ----------------------------------------------------------------------------------------------------- reads
     def look(self, service: str, request_id: str) -> Seen | None:
-        """The LOOK_FIELDS that are set, and its place; None when unknown."""
-        reply = self.scripts.call("look", service, request_id, *LOOK_FIELDS)
+        """The LOOK_FIELDS that are set, its place, and its answer up to LOOK_BODY_MOST; None when unknown."""
+        reply = self.scripts.call("look", service, request_id, LOOK_BODY_MOST, *LOOK_FIELDS)
         if not reply:
             return None
-        position, depth, now_ms, running, mean, runs, started, blocked, *values = reply
+        position, depth, now_ms, running, mean, runs, started, blocked, body, *values = reply
         # the server drops trailing fields that are not set
         fields = {name: _text(value) for name, value in zip(LOOK_FIELDS, values, strict=False) if value is not None}
-        return Seen(position, depth, now_ms, running, float(mean), runs, int(float(started)), bool(blocked), fields)
+        return Seen(
+            position, depth, now_ms, running, float(mean), runs, int(float(started)), bool(blocked), body, fields
+        )
 
     def peek(self, service: str, request_ids: Iterable[str]) -> list[tuple[int, int]]:
         """(changes so far, position) per id; -1 where unknown or not waiting."""

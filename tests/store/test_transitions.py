@@ -204,6 +204,19 @@ class TestKicks:
 
 
 class TestEnds:
+    @pytest.mark.parametrize(("length", "comes_along"), [(0, True), (65_536, True), (65_537, False)])
+    def test_a_look_brings_a_short_answer_along(self, drive: Driver, length: int, comes_along: bool) -> None:
+        request_id, answer = drive.submit(), b"x" * length
+        assert (before := drive.store.look("s", request_id)) is not None
+        drive.finish(drive.start()[0], SUCCEEDED._replace(body=answer))
+
+        after = drive.store.look("s", request_id)
+
+        assert before.body is None
+        assert after is not None
+        assert after.body == (answer if comes_along else None)
+        assert drive.store.result_body("s", request_id) == answer
+
     def test_a_success_keeps_the_answer_and_drops_the_body(self, drive: Driver) -> None:
         request_id = drive.submit(body=b"in")
         drive.finish(drive.start()[0])
