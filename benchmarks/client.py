@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 BODY = b'{"prompt": "' + b"x" * 1010 + b'"}'  # 1 KB
+REUSE_S = 1  # gunicorn closes a connection that is idle for 2 s, unless it is told otherwise
 WRK_SCRIPT = Path(__file__).parent / "wrk_post.lua"
 
 
@@ -26,11 +27,11 @@ class Client:
     def __init__(self, port: int, headers: dict[str, str]) -> None:
         self._port = port
         self._head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []  # since when
 
     async def call(self, method: str, path: str, body: bytes = b"", more: str = "") -> Answer:
         """*more*: further header lines, each with its end. Raises OSError, EOFError; a call is never repeated."""
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._kept() or await asyncio.open_connection("127.0.0.1", self._port)
         try:
             length = f"Content-Length: {len(body)}\r\n" if body else ""
             writer.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{self._head}{more}{length}\r\n".encode() + body)
@@ -42,11 +43,22 @@ class Client:
         if b"\r\nconnection: close" in head:
             writer.close()
         else:
-            self._idle.append((reader, writer))
+            self._idle.append((time.monotonic(), reader, writer))
         return Answer(int(head[9:12]), content)
 
+    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """The connection used last; those that the server may be closing at this moment are not used."""
+        if not self._idle:
+            return None
+        since, reader, writer = self._idle.pop()
+        if time.monotonic() - since < REUSE_S:
+            return reader, writer
+        writer.close()
+        self.close()
+        return None
+
     def close(self) -> None:
-        for _, writer in self._idle:
+        for _, _, writer in self._idle:
             writer.close()
         self._idle.clear()
 
@@ -104,7 +116,7 @@ def wrk(url: str, headers: dict[str, str], *, connections: int, seconds: int) ->
     program = shutil.which("wrk")
     if program is None:
         raise RuntimeError("the enqueue part needs wrk: apt install wrk, or leave the part out (--parts)")
-    command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(WRK_SCRIPT)]
+    command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(WRK_SCRIPT)]
     for name, value in headers.items():
         command += ["-H", f"{name}: {value}"]
     output = subprocess.run([*command, url], capture_output=True, text=True, check=True, timeout=seconds + 30).stdout

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.parts.part import Goal, Part, Row
+from benchmarks.parts.part import Goal, Part, Row, Table
 
 Samples = Mapping[str, Sequence[Mapping[str, float]]]  # by the name of the row
 
@@ -30,14 +30,13 @@ def _lines(rows: Iterable[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in rows]
 
 
-def table(part: Part, samples: Samples, rows: Iterable[Row]) -> str:
-    """One line a row: medians, with the range of the rounds. Columns that nobody has are left out."""
+def table(shown: Table, samples: Samples, rows: Iterable[Row]) -> str:
+    """A line for each row that was measured: medians, with the range of the rounds. Empty columns are left out."""
     rows = [row for row in rows if row.name in samples]
-    columns = [c for c in part.columns if any(values(samples, row.name, c.key) for row in rows)]
-    head = ["", *(column.heading for column in columns)]
+    columns = [c for c in shown.columns if any(values(samples, row.name, c.key) for row in rows)]
+    head = [shown.title, *(column.heading for column in columns)]
     body = [[row.name, *(_cell(values(samples, row.name, c.key), c.form) for c in columns)] for row in rows]
-    processes = [f"- {row.name}: {row.processes}" for row in rows]
-    return "\n".join([*_lines([head, ["---"] * len(head), *body]), "", *processes])
+    return "\n".join(_lines([head, ["---"] * len(head), *body]))
 
 
 def ratio(goal: Goal, samples: Samples) -> tuple[float, list[float]] | None:
@@ -69,9 +68,12 @@ def goals(part: Part, samples: Samples) -> str:
 
 def section(part: Part, content: Mapping[str, Any]) -> str:
     """All of one part. *content*: what results.json keeps of it."""
-    about = f"{content['date']}, {content['rounds']} interleaved rounds: median [lowest..highest]."
+    samples = content["rows"]
+    about = f"{content['date']}, {content['rounds']} rounds: median [lowest..highest]."
+    processes = "\n".join(f"- {row.name}: {row.processes}" for row in part.rows if row.name in samples)
     void = [f"**Void:** {text}" for text in content["void"]]
-    pieces = [about, table(part, content["rows"], part.rows), goals(part, content["rows"]), *void]
+    tables = [table(shown, samples, part.rows) for shown in part.tables]
+    pieces = [about, *tables, processes, goals(part, samples), *void]
     return "\n\n".join(piece for piece in pieces if piece)
 
 

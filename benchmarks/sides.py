@@ -166,7 +166,7 @@ class Plain(Side):
         return process
 
     def start_web(self, options: str) -> None:
-        command = f"gunicorn {options} -b 127.0.0.1:{self.port} app:app"
+        command = f"gunicorn {options} --no-control-socket -b 127.0.0.1:{self.port} app:app"
         self.webs.append(self._start("web", shlex.split(command)))
 
         def answers() -> bool:

@@ -6,17 +6,17 @@ import asyncio
 
 from benchmarks import client
 from benchmarks.fast_target import FastTarget
-from benchmarks.parts.part import Column, Goal, Part, Row, Sample, Sizes
+from benchmarks.parts.part import Column, Goal, Part, Row, Sample, Sizes, Table
 from benchmarks.sides import Ours, Plain, Side
 
 TIMEOUT_S = 180
 ROWS = (
-    Row("ours, 2 workers", "2 celery processes, gevent -c 1000"),
-    Row("ours, 1 worker", "1 celery process, gevent -c 1000"),
+    Row("ours 2 workers", "2 celery processes, gevent -c 1000"),
+    Row("ours 1 worker", "1 celery process, gevent -c 1000"),
     Row("plain", "prefork -c 2: 2 processes and their parent"),
     Row("tuned", "2 celery processes, gevent -c 100; results ignored"),
-    Row("ours, 2 workers, events", "as above, WORKER_EVENTS=all"),
-    Row("plain, events", "as above, -E"),
+    Row("ours 2 workers events", "2 celery processes, gevent -c 1000, WORKER_EVENTS=all"),
+    Row("plain events", "prefork -c 2, -E"),
 )
 
 
@@ -63,19 +63,25 @@ PART = Part(
     "Drain (1 KB requests, a target that answers at once with 1 KB, queue filled before)",
     ROWS,
     (
-        Column("rate", "requests/s"),
-        Column("seconds", "seconds", "{:.2f}"),
-        Column("worker_us", "worker CPU us"),
-        Column("server_us", "server CPU us"),
-        Column("target_us", "target CPU us"),
-        Column("reads", "round trips", "{:.1f}"),
-        Column("commands", "commands", "{:.1f}"),
+        Table(
+            "",
+            (
+                Column("rate", "requests/s"),
+                Column("seconds", "seconds", "{:.2f}"),
+                Column("worker_us", "worker CPU us"),
+                Column("server_us", "server CPU us"),
+                Column("target_us", "target CPU us"),
+                Column("reads", "round trips", "{:.1f}"),
+                Column("commands", "commands", "{:.1f}"),
+                Column("scripted", "of them in scripts", "{:.1f}"),
+            ),
+        ),
     ),
     measure,
     (
-        Goal("ours, 2 workers against plain", "rate", "ours, 2 workers", "plain", 4),
-        Goal("ours, 1 worker against plain", "rate", "ours, 1 worker", "plain", None),
-        Goal("ours, 2 workers against tuned", "rate", "ours, 2 workers", "tuned", None),
-        Goal("both with events", "rate", "ours, 2 workers, events", "plain, events", None),
+        Goal("ours, 2 workers against plain", "rate", "ours 2 workers", "plain", 4),
+        Goal("ours, 1 worker against plain", "rate", "ours 1 worker", "plain", None),
+        Goal("ours, 2 workers against tuned", "rate", "ours 2 workers", "tuned", None),
+        Goal("both with events", "rate", "ours 2 workers events", "plain events", None),
     ),
 )

@@ -14,7 +14,7 @@ from benchmarks import client
 from benchmarks.depth import Queue
 from benchmarks.fast_target import FastTarget
 from benchmarks.meter import Meter, cpu_us
-from benchmarks.parts.part import Column, Part, Row, Sample, Sizes
+from benchmarks.parts.part import Column, Part, Row, Sample, Sizes, Table
 from eas_queue.store.client import Client
 from eas_queue.store.store import Store
 from tests.support.installation import Installation, await_condition
@@ -97,9 +97,14 @@ PART = Part(
     "Floors",
     ROWS,
     (
-        Column("rate", "a second"),
-        Column("cpu_us", "CPU us"),
-        Column("script_us", "of it in the script, us", "{:.1f}"),
+        Table(
+            "",
+            (
+                Column("rate", "a second"),
+                Column("cpu_us", "CPU us"),
+                Column("script_us", "of it in the script, us", "{:.1f}"),
+            ),
+        ),
     ),
     measure,
 )

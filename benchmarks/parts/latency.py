@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from benchmarks import client
 from benchmarks.fast_target import FastTarget
 from benchmarks.meter import percentile
-from benchmarks.parts.part import Column, Goal, Part, Row, Sample, Sizes
+from benchmarks.parts.part import Column, Goal, Part, Row, Sample, Sizes, Table
 from benchmarks.sides import Ours, Plain, Side, Void
 
 WARM_UP = 20
@@ -86,15 +86,17 @@ PART = Part(
     "Submit to result, for a client that waits (open loop: sent by the clock, lateness counts)",
     ROWS,
     tuple(
-        column
-        for rate in (10, 100)
-        for column in (
-            *(Column(f"p{share}_{rate}", f"p{share} ms at {rate}/s", "{:.1f}") for share in (50, 90, 99)),
-            Column(f"web_us_{rate}", "web CPU us"),
-            Column(f"worker_us_{rate}", "worker CPU us"),
-            Column(f"server_us_{rate}", "server CPU us"),
-            Column(f"reads_{rate}", "round trips", "{:.1f}"),
+        Table(
+            f"{rate} a second",
+            (
+                *(Column(f"p{share}_{rate}", f"p{share} ms", "{:.1f}") for share in (50, 90, 99)),
+                Column(f"web_us_{rate}", "web CPU us"),
+                Column(f"worker_us_{rate}", "worker CPU us"),
+                Column(f"server_us_{rate}", "server CPU us"),
+                Column(f"reads_{rate}", "round trips", "{:.1f}"),
+            ),
         )
+        for rate in (10, 100)
     ),
     measure,
     (

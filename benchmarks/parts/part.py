@@ -15,7 +15,7 @@ class Sizes:
     enqueue_s: int = 4
     connections: tuple[int, ...] = (16, 64)
     drain: int = 5000
-    latency: tuple[tuple[float, float], ...] = ((10, 12), (100, 6))  # (a second, for how many seconds)
+    latency: tuple[tuple[float, float], ...] = ((10, 15), (100, 6))  # (a second, for how many seconds)
     slow: int = 2000
     slow_tuned: int = 500
     slow_plain: int = 20  # two at once: ten seconds
@@ -40,6 +40,14 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Figures that are shown side by side, a line for each row. *title* '' where a part has one table only."""
+
+    title: str
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True)
 class Goal:
     """The median of *key* in row *ours* over that in *other*, or the other way round where *less* is better.
 
@@ -61,6 +69,6 @@ class Part:
     name: str
     title: str
     rows: tuple[Row, ...]
-    columns: tuple[Column, ...]
+    tables: tuple[Table, ...]
     measure: Callable[[str, Sizes], Mapping[str, float]]
     goals: tuple[Goal, ...] = field(default=())
