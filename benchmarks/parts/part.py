@@ -17,7 +17,7 @@ class Sizes:
     drain: int = 5000
     latency: tuple[tuple[float, float], ...] = ((10, 15), (100, 6))  # (a second, for how many seconds)
     slow: int = 2000
-    slow_tuned: int = 500
+    slow_tuned: int = 2000
     slow_plain: int = 20  # two at once: ten seconds
     floor: int = 3000
 
