@@ -9,12 +9,13 @@ BIN := $(VENV)/bin
 # An environment remembers the folder it was made in: in another one, or without its Python, its programs don't start.
 STALE := $(shell test "$$(cat $(VENV)/made 2>/dev/null)" = "$(CURDIR)" && $(BIN)/python -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run test readme check clean stale
+.PHONY: help run test readme bench check clean stale
 
 help:
 	@echo "make run     start everything; Ctrl-C stops it"
 	@echo "make test    all tests; ARGS=... is passed to pytest"
 	@echo "make readme  every block of the README, in a clean clone"
+	@echo "make bench   measure against a plain Flask and Celery app, some 12 minutes; ARGS=... as in docs/performance.md"
 	@echo "make check   ruff and mypy"
 	@echo "make clean   remove .venv and caches (the data in .run stays)"
 
@@ -26,6 +27,10 @@ test: $(VENV)/run.stamp
 
 readme: $(VENV)/run.stamp
 	@$(BIN)/python scripts/run_readme.py
+
+bench: $(VENV)/bench.stamp
+	@command -v wrk >/dev/null || { echo "wrk is needed; on Debian and Ubuntu: apt install wrk" >&2; exit 1; }
+	@$(BIN)/python -m benchmarks.against --keep $(ARGS)
 
 check: $(VENV)/dev.stamp
 	@$(BIN)/python -m ruff check
@@ -60,6 +65,11 @@ $(VENV)/run.stamp: requirements.txt constraints.txt $(VENV)/made
 # requirements-dev.txt includes requirements.txt.
 $(VENV)/dev.stamp: requirements-dev.txt requirements.txt constraints.txt $(VENV)/made
 	$(call install,requirements-dev.txt)
+	@touch $(VENV)/run.stamp $@
+
+# So does benchmarks/requirements.txt.
+$(VENV)/bench.stamp: benchmarks/requirements.txt requirements.txt constraints.txt $(VENV)/made
+	$(call install,benchmarks/requirements.txt)
 	@touch $(VENV)/run.stamp $@
 
 define install

@@ -102,7 +102,8 @@ def bytes_ended(store: Store, size: int) -> float:
     name = f"ended{size}"
     Queue(store, name).fill(SIZED)
     for queue in keys.READY, keys.READY_HIGH:  # nothing else may start
-        for other in store.client.redis.zrange(queue, 0, -1):  # type: ignore[union-attr]
+        others: Any = store.client.redis.zrange(queue, 0, -1)
+        for other in others:
             if other != name.encode():
                 store.pause(other.decode(), True)
     headers = '[["content-type","application/json"]]'

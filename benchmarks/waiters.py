@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from eas_queue.store.client import Client
-from eas_queue.store.shapes import Ended
+from eas_queue.store.shapes import Ended, Leased
 from eas_queue.store.store import Store, fresh_id
 from tests.support.installation import TOKEN, Installation
 from tests.support.server import RedisServer
@@ -62,7 +62,7 @@ async def client(port: int, request_id: str, *, events: bool, ready: asyncio.Eve
 
 async def measure(store: Store, installation: Installation, pids: dict[str, int], options: argparse.Namespace) -> str:
     events = options.events
-    work = {}
+    work: dict[str, Leased] = {}
     for _ in range(options.clients):
         installation.submit()
     while len(work) < options.clients:

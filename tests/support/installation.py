@@ -37,12 +37,12 @@ def await_condition(condition: Callable[[], Any], *, timeout_s: float = 10, what
 class Process:
     """One process in a group of its own, its output in a file."""
 
-    def __init__(self, name: str, command: list[str], env: dict[str, str], folder: Path) -> None:
+    def __init__(self, name: str, command: list[str], env: dict[str, str], folder: Path, cwd: Path = ROOT) -> None:
         self.name = name
         self.log_path = folder / f"{name}-{time.monotonic_ns()}.log"
         with self.log_path.open("wb") as log:
             self.popen = subprocess.Popen(
-                command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command, cwd=cwd, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
 
     @property

@@ -1,0 +1,74 @@
+"""What the parts share: how large a run is, and how a part looks to the program that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+Sample = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much one sample does. The defaults are those of `make bench`."""
+
+    enqueue_s: int = 4
+    connections: tuple[int, ...] = (16, 64)
+    drain: int = 5000
+    latency: tuple[tuple[float, float], ...] = ((10, 15), (100, 6))  # (a second, for how many seconds)
+    slow: int = 2000
+    slow_tuned: int = 2000
+    slow_plain: int = 20  # two at once: ten seconds
+    floor: int = 3000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that is measured: *name*, and the processes that do it, for people."""
+
+    name: str
+    processes: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of a sample: its key, its heading and how it is written."""
+
+    key: str
+    heading: str
+    form: str = "{:,.0f}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures that are shown side by side, a line for each row. *title* '' where a part has one table only."""
+
+    title: str
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The median of *key* in row *ours* over that in *other*, or the other way round where *less* is better.
+
+    *wanted* is printed next to it, None where nothing was promised. *other* '': the value itself is meant.
+    """
+
+    text: str
+    key: str
+    ours: str
+    other: str
+    wanted: float | None
+    less: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """*measure* takes a row's name and makes one sample; it raises benchmarks.sides.Void."""
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    tables: tuple[Table, ...]
+    measure: Callable[[str, Sizes], Mapping[str, float]]
+    goals: tuple[Goal, ...] = field(default=())
