@@ -35,7 +35,7 @@ SERVICE_SUFFIXES = (
     "run",  # ZSET   id -> started at, ms; the members of lease                             as lease
     "ghost",  # ZSET   id/token -> end, ms; cancelled calls whose connection still closes   10 s, sweep.lua
     "dl",  # ZSET   id -> queue deadline, ms; only requests that have one                   leaves at start or end
-    "cfg",  # HASH   limits as registered, paused, vtime, run_ms and run_n (run times)        permanent
+    "cfg",  # HASH   number and limits as registered, paused, vtime, run_ms and run_n        permanent
     "seq",  # HASH   input, sink, rear: the last index given                                permanent
     "sink",  # ZSET   id -> sink index                                                      bounded; sweep.lua
     "rear",  # ZSET   id -> rear index; dead letters                                        bounded; sweep.lua

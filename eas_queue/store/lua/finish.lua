@@ -10,43 +10,42 @@
 -- RETURNS {fenced, work}: fenced 1 when the outcome was taken, 0 when the lease was lost; work as start.lua returns it
 local s, id, token, outcome = service(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local r = record(s, id)
-local f = redis.call('HMGET', r, 'state', 'token', 'won', 'started_ms')
-local taken = 0
+local f = redis.call('HMGET', r, 'state', 'token', 'won', 'started_ms', unpack(ENDING_FIELDS))
+local taken, is_first = 0, false
 
 -- How long the target takes, as a mean of the latest runs: the ETA stands on it.
 local function note_run(ran_ms)
-  local kept = redis.call('HMGET', s.cfg, 'run_ms', 'run_n')
-  local mean, n = number(kept[1]), number(kept[2]) + 1
-  mean = mean + (ran_ms - mean) / math.min(n, RUN_SAMPLES)
+  local n = s.run_n + 1
+  local mean = s.run_ms + (ran_ms - s.run_ms) / math.min(n, RUN_SAMPLES)
   redis.call('HSET', s.cfg, 'run_ms', string.format('%.1f', mean), 'run_n', n)
 end
 
 if f[1] == 'running' and f[2] == token then
-  taken = 1
-  redis.call('HSET', r, 'won', token)
+  taken, is_first = 1, true
   free_slot(s, id)
   if outcome == 'succeeded' or outcome == 'failed' then
     local fields = { 'status_code', ARGV[9], 'headers', ARGV[10], 'result', ARGV[11], 'from_target', ARGV[12],
-      'result_bytes', #ARGV[11] }
+      'result_bytes', #ARGV[11], 'won', token }
     if ARGV[13] ~= '' then
       for _, v in ipairs({ 'error_type', ARGV[13], 'error', ARGV[14] }) do fields[#fields + 1] = v end
     end
-    finish_record(s, id, outcome, fields, outcome == 'succeeded' and 'SUCCESS' or 'FAILURE', ARGV[15])
+    finish_record(s, id, outcome, fields, outcome == 'succeeded' and 'SUCCESS' or 'FAILURE', ARGV[15],
+      { f[5], f[6], f[7] })
     if ARGV[12] == '1' then note_run(now - number(f[4])) end
     if ARGV[16] == '1' then dead_letter(s, id) end
   else
-    redis.call('HSET', r, 'error_type', ARGV[10], 'error', ARGV[11])
+    redis.call('HSET', r, 'error_type', ARGV[10], 'error', ARGV[11], 'won', token)
     if outcome == 'release' then redis.call('HINCRBY', r, 'attempt', -1) end
     requeue(s, id, tonumber(ARGV[9]))
   end
 elseif f[3] == token then
   taken = 1 -- sent again: done before
 end
-redis.call('ZREM', s.ghost, id .. '/' .. token)
+if not is_first then redis.call('ZREM', s.ghost, id .. '/' .. token) end -- a call that was cancelled
 touch(s)
 
 local n = tonumber(ARGV[5])
-local got = recall(ARGV[6], ARGV[7])
+local got = not is_first and recall(ARGV[6], ARGV[7])
 if not got then
   got = claim(n, ARGV[7], tonumber(ARGV[8]))
   remember(ARGV[6], ARGV[7], got)

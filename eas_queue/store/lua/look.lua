@@ -19,6 +19,5 @@ local runs, slot_started = redis.call('ZCARD', s.run), '0'
 if position and runs > 0 then -- with equal runs, slots become free in the order in which they were taken, round and round
   slot_started = redis.call('ZRANGE', s.run, position % runs, position % runs, 'WITHSCORES')[2]
 end
-local kept = redis.call('HMGET', s.cfg, 'run_ms', 'run_n')
-return { position or -1, waiting(s), now, runs, kept[1] or '0', number(kept[2]), slot_started,
+return { position or -1, waiting(s), now, runs, tostring(s.run_ms), s.run_n, slot_started,
   (s.paused or is_held(s)) and 1 or 0, body, unpack(values) }

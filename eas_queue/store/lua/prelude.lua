@@ -4,7 +4,8 @@
 -- Time: integer milliseconds of Redis' own clock, plus skew_ms, which only tests set.
 
 local LEVELS = 2 ^ 44          -- score = (255 - class) * 2^44 + index: exact in a double, ZRANK = position
-local HIGH_BELOW = 155 * LEVELS -- scores of classes above 100 (normal)
+local NORMAL = 100
+local HIGH_BELOW = (255 - NORMAL) * LEVELS -- scores of the classes above
 local KICKS_MAX = 64           -- messages outstanding; each may start as many requests as its process has seats
 local UNREPORTED_MAX = 10000   -- as many tasks as Flower keeps
 local GHOST_MS = 10000         -- a cancelled call keeps its slot until its holder closed it, this long at most
@@ -13,12 +14,12 @@ local EXPIRED_PER_CLAIM_MAX = 1000
 local RUN_SAMPLES = 32         -- the mean run time follows about this many of the latest runs
 local STARVATION_EVERY = 16    -- every 16th claim asks the fair order first, so that high priority never starves
 
-local now, sys_vt
+local clock = redis.call('TIME')
+local now, sys_vt, claims
 do
-  local t = redis.call('TIME')
-  local sys = redis.call('HMGET', SYS, 'skew_ms', 'vt')
-  now = t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(sys[1]) or 0)
-  sys_vt = tonumber(sys[2]) or 0
+  local sys = redis.call('HMGET', SYS, 'skew_ms', 'vt', 'claims')
+  now = clock[1] * 1000 + math.floor(clock[2] / 1000) + (tonumber(sys[1]) or 0)
+  sys_vt, claims = tonumber(sys[2]) or 0, tonumber(sys[3]) or 0
 end
 
 local function number(value) return tonumber(value) or 0 end
@@ -31,11 +32,12 @@ local function service(name)
   if s then return s end
   s = service_keys(name)
   local c = redis.call('HMGET', s.cfg, 'cap', 'weight', 'max_attempts', 'ttl_ms', 'sink', 'max_sink', 'paused', 'vtime',
-    'hold')
+    'hold', 'number', 'run_ms', 'run_n')
   s.known = c[1] and true or false
   s.cap, s.weight, s.max_attempts, s.ttl_ms = number(c[1]), number(c[2]), number(c[3]), number(c[4])
   s.sink_on, s.max_sink, s.paused, s.vtime = c[5] == '1', number(c[6]), c[7] == '1', number(c[8])
   s.hold = s.sink_on and c[9] == '1'
+  s.number, s.run_ms, s.run_n = c[10], number(c[11]), number(c[12])
   seen[name] = s
   return s
 end
@@ -51,17 +53,17 @@ end
 
 local function due(s, at_ms) redis.call('ZADD', DUE, 'LT', at_ms, s.name) end
 
--- The only writer of READY and READY_HIGH: member exactly when work waits, a slot is free, the sink has room where it
--- must hold every result, and nobody paused it.
+-- touch and joined are the only writers of READY and READY_HIGH: member exactly when work waits, a slot is free, the sink
+-- has room where it must hold every result, and nobody paused it. READY_HIGH is part of READY.
 -- A service that becomes ready enters at the virtual time of now, so that idling earns no credit.
-local function touch(s)
+-- at: its score in READY where the caller knows it.
+local function touch(s, at)
   local head = redis.call('ZRANGE', s.wait, 0, 0, 'WITHSCORES')
   if not head[1] or s.paused or running(s) >= s.cap or is_held(s) then
-    redis.call('ZREM', READY, s.name)
-    redis.call('ZREM', READY_HIGH, s.name)
+    if redis.call('ZREM', READY, s.name) == 1 then redis.call('ZREM', READY_HIGH, s.name) end
     return
   end
-  local at = redis.call('ZSCORE', READY, s.name)
+  at = at or redis.call('ZSCORE', READY, s.name)
   if not at then
     at = math.max(sys_vt, s.vtime)
     redis.call('ZADD', READY, at, s.name)
@@ -73,13 +75,22 @@ local function touch(s)
   end
 end
 
+-- After one more request waits, of this class: a service that was ready stays so, and only the class can be news.
+local function joined(s, class)
+  local at = redis.call('ZSCORE', READY, s.name)
+  if not at then
+    touch(s)
+  elseif class > NORMAL then
+    redis.call('ZADD', READY_HIGH, at, s.name)
+  end
+end
+
 -- Rule R, the end of every script: ready work implies an outstanding kick.
 local function kick(id)
-  local high = redis.call('EXISTS', READY_HIGH) == 1
-  if not high and redis.call('EXISTS', READY) == 0 then return end
+  if redis.call('EXISTS', READY) == 0 then return end
   if redis.call('ZCARD', KICKS) >= KICKS_MAX then return end
   if redis.call('ZADD', KICKS, 'NX', now, id) == 0 then return end
-  if high then
+  if redis.call('EXISTS', READY_HIGH) == 1 then
     redis.call('LPUSH', QUEUE_HIGH, table.concat(KICK_HIGH, id))
   else
     redis.call('LPUSH', QUEUE_NORMAL, table.concat(KICK_NORMAL, id))
@@ -122,8 +133,7 @@ local function waiting(s) return redis.call('ZCARD', s.wait) + redis.call('ZCARD
 
 -- ------------------------------------------------------------------------------------------- terminal states
 local function iso_date()
-  local t = redis.call('TIME')
-  local days, s = math.floor(t[1] / 86400), t[1] % 86400
+  local days, s = math.floor(clock[1] / 86400), clock[1] % 86400
   local z = days + 719468
   local era = math.floor(z / 146097)
   local doe = z - era * 146097
@@ -134,7 +144,7 @@ local function iso_date()
   local month = mp < 10 and mp + 3 or mp - 9
   local year = yoe + era * 400 + (month <= 2 and 1 or 0)
   return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%06d+00:00', year, month, day,
-    math.floor(s / 3600), math.floor(s % 3600 / 60), s % 60, t[2])
+    math.floor(s / 3600), math.floor(s % 3600 / 60), s % 60, clock[2])
 end
 
 -- What Celery's Redis backend stores and publishes for a finished task, so that AsyncResult agrees and get() wakes.
@@ -161,23 +171,31 @@ local function list_ended(s, key, counter, id)
   return index
 end
 
--- Common end of every request. state: a terminal one; fields: flat list of further record fields.
+local ENDING_FIELDS = { 'events', 'idem', 'log_n' } -- what finish_record needs to know of a record
+
+-- Common end of every request. state: a terminal one; fields: flat list of further record fields, which is used up;
+-- had: ENDING_FIELDS of the record where the caller has read them.
 -- The caller has taken the id out of wait, delay, lease and dl.
-local function finish_record(s, id, state, fields, celery_status, celery_json)
+local function finish_record(s, id, state, fields, celery_status, celery_json, had)
   local r = record(s, id)
-  redis.call('HSET', r, 'state', state, 'finished_ms', now, unpack(fields))
-  redis.call('HDEL', r, 'token')
-  if state ~= 'failed' then redis.call('HDEL', r, 'body') end -- only dead letters may be sent again
+  had = had or redis.call('HMGET', r, unpack(ENDING_FIELDS))
+  local function set(name, value)
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+  end
   if s.sink_on and (state == 'succeeded' or state == 'failed') then
-    redis.call('HSET', r, 'sink_index', list_ended(s, s.sink, 'sink', id))
+    set('sink_index', list_ended(s, s.sink, 'sink', id))
     due(s, now + s.ttl_ms)
   end
-  local with_it = redis.call('HMGET', r, 'idem', 'log_n')
-  if with_it[1] then redis.call('PEXPIRE', s.idempotency .. with_it[1], s.ttl_ms) end
-  if with_it[2] then redis.call('PEXPIRE', s.logs .. id, s.ttl_ms) end
+  set('events', number(had[1]) + 1)
+  redis.call('HSET', r, 'state', state, 'finished_ms', now, unpack(fields))
+  if state == 'failed' then redis.call('HDEL', r, 'token') -- only dead letters may be sent again
+  else redis.call('HDEL', r, 'token', 'body') end
+  if had[2] then redis.call('PEXPIRE', s.idempotency .. had[2], s.ttl_ms) end
+  if had[3] then redis.call('PEXPIRE', s.logs .. id, s.ttl_ms) end
   redis.call('PEXPIRE', r, s.ttl_ms)
   celery_record(s, id, celery_status, celery_json)
-  changed(s, id, state)
+  redis.call('PUBLISH', NOTE_PREFIX .. id, state)
 end
 
 local function dead_letter(s, id)
@@ -223,22 +241,22 @@ local function requeue(s, id, delay_ms)
 end
 
 -- ---------------------------------------------------------------------------------------------------- claim
--- The service whose work is next, and whether the fair order chose it.
+-- The service whose work is next, its virtual time, and whether the fair order chose it.
 local function pick()
-  local claims = redis.call('HINCRBY', SYS, 'claims', 1)
-  local urgent = claims % STARVATION_EVERY ~= 0 and redis.call('ZRANGE', READY_HIGH, 0, 0)[1]
-  local first = urgent or redis.call('ZRANGE', READY, 0, 0)[1]
-  return first and service(first), not urgent
+  claims = claims + 1
+  local urgent = claims % STARVATION_EVERY ~= 0 and redis.call('ZRANGE', READY_HIGH, 0, 0, 'WITHSCORES') or {}
+  local first = urgent[1] and urgent or redis.call('ZRANGE', READY, 0, 0, 'WITHSCORES')
+  return first[1] and service(first[1]), number(first[2]), not urgent[1]
 end
 
-local WORK_FIELDS = { 'attempt', 'deadline_ms', 'meta', 'body', 'submitted_ms', 'class' }
+local WORK_FIELDS = { 'attempt', 'deadline_ms', 'meta', 'body', 'submitted_ms', 'lease_seq', 'events' }
 
 -- Leases up to n requests, best first, to the caller whose nonce this is; the answer is a flat list per request:
 -- service, id, token, attempt, meta, body, submitted_ms, deadline_ms, started_ms. Requests past their deadline end on the way.
 local function claim(n, nonce, lease_ms)
   local got, bytes, passed, touched = {}, 0, 0, {}
   while #got < n and bytes < CLAIM_BYTES_MAX and passed < EXPIRED_PER_CLAIM_MAX do
-    local s, is_fair = pick()
+    local s, at, is_fair = pick()
     if not s then break end
     local id = redis.call('ZPOPMIN', s.wait)[1]
     local r = record(s, id)
@@ -248,26 +266,27 @@ local function claim(n, nonce, lease_ms)
       expire(s, id)
       passed = passed + 1
     elseif f[3] then
-      local attempt = number(f[1]) + 1
+      local attempt, lease_seq = number(f[1]) + 1, number(f[6]) + 1
       -- one claim leases many requests, and every lease has a token of its own
-      local token = redis.call('HINCRBY', r, 'lease_seq', 1) .. '.' .. #got .. '.' .. nonce
-      redis.call('HSET', r, 'state', 'running', 'attempt', attempt, 'token', token, 'started_ms', now)
+      local token = lease_seq .. '.' .. #got .. '.' .. nonce
+      redis.call('HSET', r, 'state', 'running', 'attempt', attempt, 'token', token, 'started_ms', now,
+        'lease_seq', lease_seq, 'events', number(f[7]) + 1)
       take_slot(s, id, lease_ms)
       if deadline_ms > 0 then redis.call('ZREM', s.dl, id) end
-      local at = number(redis.call('ZSCORE', READY, s.name))
       s.vtime = at + 1 / s.weight
       -- Virtual time follows the fair order only: a flood of high priority must not put newcomers behind a backlog.
       if is_fair then sys_vt = math.max(sys_vt, at) end
-      redis.call('ZADD', READY, 'XX', s.vtime, s.name)
-      changed(s, id, 'running')
+      at = s.vtime
+      redis.call('ZADD', READY, 'XX', at, s.name)
+      redis.call('PUBLISH', NOTE_PREFIX .. id, 'running')
       touched[s.name] = s
       got[#got + 1] = { s.name, id, token, attempt, f[3], f[4] or '', f[5], deadline_ms, now }
       bytes = bytes + #(f[4] or '')
     end
-    touch(s)
+    touch(s, at)
   end
   if next(touched) then
-    redis.call('HSET', SYS, 'vt', sys_vt)
+    redis.call('HSET', SYS, 'vt', sys_vt, 'claims', claims)
     for _, s in pairs(touched) do redis.call('HSET', s.cfg, 'vtime', s.vtime) end
   end
   return got
@@ -290,6 +309,7 @@ local function recall(caller, nonce)
 end
 
 local function remember(caller, nonce, got)
+  if #got == 0 then return end -- asked again, it may find some
   local lines = { nonce }
   for i, work in ipairs(got) do lines[i + 1] = work[1] .. ' ' .. work[2] end
   redis.call('SET', CALL_PREFIX .. caller, table.concat(lines, '\n'), 'EX', 120)

@@ -14,7 +14,7 @@ if not given then
 end
 local s = service(name)
 redis.call('HSET', s.cfg, 'cap', ARGV[3], 'weight', ARGV[4], 'max_attempts', ARGV[5], 'ttl_ms', ARGV[6],
-  'sink', ARGV[7], 'max_sink', ARGV[8], 'hold', ARGV[9])
+  'sink', ARGV[7], 'max_sink', ARGV[8], 'hold', ARGV[9], 'number', given)
 seen[name] = nil
 touch(service(name))
 kick(ARGV[2])

@@ -11,7 +11,7 @@
 -- {-3} the key was used for another submit
 local name, id = ARGV[1], ARGV[2]
 local s = service(name)
-if not s.known or redis.call('HGET', SERVICES, name) ~= ARGV[3] then return { -1 } end
+if not s.known or s.number ~= ARGV[3] then return { -1 } end
 
 local function answer(known, replayed)
   local before = redis.call('HMGET', record(s, known), 'index', 'state', 'submitted_ms')
@@ -46,6 +46,6 @@ if key then
   redis.call('SET', key, id .. ' ' .. ARGV[10])
   redis.call('HSET', record(s, id), 'idem', ARGV[9])
 end
-touch(s)
+joined(s, tonumber(ARGV[4]))
 kick(id)
 return { 1, index, 'queued', now, id, 0 }
