@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import select
 import socket
+import ssl
 import threading
 from typing import Any, NamedTuple
 
@@ -19,14 +21,15 @@ from gevent import monkey
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3 import exceptions as urllib3_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util.ssl_ import create_urllib3_context
 
 from eas_queue.worker.attempt import Attempt, ConnectionClosed
 
 READ_BYTES = 65_536
 ONE_SEND_BYTES = 131_072  # head and body go out in one piece up to here; beyond, joining them costs more than it saves
+NO_BODY_BYTES = 131_072  # of head, interim answers, chunk extensions or trailers, until something of a body comes
 ORIGINS_KEPT = 100
 _poll = monkey.get_original("select", "poll")
-_NO_LENGTH_AFTER = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class ConnectTimeout(Exception):
@@ -42,7 +45,7 @@ class Broken(Exception):
 
 
 class Origin(NamedTuple):
-    """Where connections go. *port* 0: the scheme's own."""
+    """Where connections go."""
 
     scheme: str
     host: str
@@ -63,10 +66,11 @@ class _Connection:
 
     def __init__(self, sock: Any) -> None:
         self.sock = sock
-        self._parser = parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)
         # What http.client would take as well; an answer is never followed by another one, so nothing can be smuggled.
-        parser.set_dangerous_leniencies(
+        self._parser.set_dangerous_leniencies(
             lenient_headers=True,
+            lenient_keep_alive=True,  # an interim answer of HTTP/1.0
             lenient_optional_lf_after_cr=True,
             lenient_optional_cr_before_lf=True,
             lenient_optional_crlf_after_chunk=True,
@@ -77,33 +81,50 @@ class _Connection:
     def _begin(self) -> None:
         self._status_code = 0
         self._headers: list[tuple[str, str]] = []
-        self._chunks: list[bytes] = []
-        self.size_bytes = 0
-        self._head_is_over = self._has_length = self.is_complete = self.may_stay = self._has_begun = False
+        self._body = bytearray()  # not a list of pieces: an answer may come in chunks of one byte
+        self._head_is_over = self._has_length = self.is_complete = self.may_stay = False
 
     def read(self, bytes_most: int) -> Reply:
         """The next answer; read no further than *bytes_most* of its body. Raises Unreachable, Broken, OSError."""
         self._begin()
-        while not self.is_complete and self.size_bytes <= bytes_most:
+        self.ends_with_it = has_begun = False
+        self._bytes_without_body = 0
+        while not self.is_complete and len(self._body) <= bytes_most:
             try:
                 data = self.sock.recv(READ_BYTES)
             except TimeoutError:
                 raise
             except OSError as exc:
-                raise (Broken if self._has_begun else Unreachable)(_reason(exc)) from exc
+                raise (Broken if has_begun else Unreachable)(_reason(exc)) from exc
             if data:
-                self._has_begun = True
-                try:
-                    self._parser.feed_data(data)
-                except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
-                    raise Broken(f"what it sent is no HTTP answer: {exc}") from exc
+                has_begun = True
+                self._feed(data)
             elif self._head_is_over and not self._has_length:
-                self.is_complete = True  # it ends with its connection
-            elif self._has_begun:
+                self.is_complete = self.ends_with_it = True
+            elif has_begun:
                 raise Broken("it closed the connection midway")
             else:
                 raise Unreachable("it closed the connection without an answer")
-        return Reply(self._status_code, tuple(self._headers), b"".join(self._chunks), self.is_complete)
+        reply = Reply(self._status_code, tuple(self._headers), bytes(self._body), self.is_complete)
+        self._headers, self._body = [], bytearray()  # the connection may stay for long
+        return reply
+
+    def _feed(self, data: bytes) -> None:
+        self._bytes_without_body += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            raise Broken("it switched to another protocol (101)") from exc
+        except httptools.HttpParserError as exc:
+            if not self.is_complete:
+                raise Broken(f"what it sent is no HTTP answer: {exc}") from exc
+            self.may_stay = False  # the answer is whole, and what came after it is none
+        if self._bytes_without_body > NO_BODY_BYTES and not self.is_complete:
+            raise Broken(f"it sent more than {NO_BODY_BYTES} bytes of headers")
+
+    def close(self) -> None:
+        self.sock.close()
+        self._parser = None  # they hold each other: nothing should wait for the garbage collector
 
     # ------------------------------------------------------------------------------------------- called by the parser
     def on_message_begin(self) -> None:
@@ -113,7 +134,8 @@ class _Connection:
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._head_is_over:  # else a trailer
             self._headers.append((name.decode("latin-1"), value.decode("latin-1")))
-            if name.lower() in _NO_LENGTH_AFTER:
+            lower = name.lower()
+            if lower == b"content-length" or (lower == b"transfer-encoding" and b"chunked" in value.lower()):
                 self._has_length = True
 
     def on_headers_complete(self) -> None:
@@ -124,8 +146,8 @@ class _Connection:
 
     def on_body(self, chunk: bytes) -> None:
         if not self.is_complete:
-            self._chunks.append(chunk)
-            self.size_bytes += len(chunk)
+            self._body += chunk
+            self._bytes_without_body = 0
 
     def on_message_complete(self) -> None:
         if 100 <= self._status_code < 200 and not self.is_complete:  # the answer itself is still to come
@@ -142,7 +164,6 @@ class Connections:
         self._most = most
         self._lock = threading.Lock()
         self._idle: collections.OrderedDict[Origin, list[_Connection]] = collections.OrderedDict()
-        self._tls = {"cert_reqs": "CERT_REQUIRED", "ca_certs": DEFAULT_CA_BUNDLE_PATH}
 
     def exchange(
         self, attempt: Attempt, origin: Origin, head: bytes, body: bytes, *, connect_s: float, bytes_most: int
@@ -161,25 +182,25 @@ class Connections:
             attempt.opened(connection.sock)
             connection.sock.settimeout(attempt.service.timeout_s)
             reply = _send_and_read(connection, head, body, bytes_most)
-            # Before anybody else can take the connection: a late close must not hit another attempt's call. And an
-            # answer that ends with its connection looks whole when that is shut down.
-            if not attempt.released():
+            # Before anybody else can take the connection: a late close must not hit another attempt's call.
+            is_open = attempt.released()
+            if connection.ends_with_it and not is_open:  # such an answer looks whole when its connection is shut down
                 raise ConnectionClosed("while the answer came")
-            is_kept = reply.is_whole and connection.may_stay
+            is_kept = is_open and reply.is_whole and connection.may_stay
             if is_kept:
                 self._keep(origin, connection)
             return reply
         finally:
             if not is_kept:
                 attempt.released()
-                connection.sock.close()
+                connection.close()
 
     def close(self) -> None:
         """Close what is idle."""
         with self._lock:
             idle, self._idle = self._idle, collections.OrderedDict()
         for connection in (connection for kept in idle.values() for connection in kept):
-            connection.sock.close()
+            connection.close()
 
     def _take(self, origin: Origin) -> _Connection | None:
         while True:
@@ -190,7 +211,7 @@ class Connections:
                 connection = idle.pop()  # the latest: the others may end in peace
             if not _has_news(connection.sock):
                 return connection
-            connection.sock.close()
+            connection.close()
 
     def _keep(self, origin: Origin, connection: _Connection) -> None:
         surplus = []
@@ -203,23 +224,34 @@ class Connections:
             if len(self._idle) > ORIGINS_KEPT:
                 surplus += self._idle.popitem(last=False)[1]
         for old in surplus:
-            old.sock.close()
+            old.close()
 
     def _connect(self, origin: Origin, connect_s: float) -> Any:
-        made: Any
+        made: HTTPConnection | None = None
         try:
             if origin.scheme == "https":
-                made = HTTPSConnection(origin.host, origin.port or 443, timeout=connect_s, **self._tls)  # type: ignore[arg-type]
+                made = HTTPSConnection(origin.host, origin.port, timeout=connect_s, ssl_context=self._tls)
             else:
-                made = HTTPConnection(origin.host, origin.port or 80, timeout=connect_s)
+                made = HTTPConnection(origin.host, origin.port, timeout=connect_s)
             made.connect()
         except (urllib3_errors.HTTPError, OSError, ValueError) as exc:
+            if made is not None:
+                made.close()
+            if isinstance(exc, urllib3_errors.LocationParseError):
+                raise  # no name of a host
             # urllib3 counts a refused connection among those that took too long
             is_late = isinstance(exc, (urllib3_errors.ConnectTimeoutError, TimeoutError))
             if is_late and not isinstance(exc, urllib3_errors.NewConnectionError):
                 raise ConnectTimeout from exc
             raise Unreachable(_reason(exc)) from exc
         return made.sock
+
+    @functools.cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """One for all connections: to read the certificates takes some 20 ms of CPU."""
+        context = create_urllib3_context()
+        context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
+        return context
 
 
 def _send_and_read(connection: _Connection, head: bytes, body: bytes, bytes_most: int) -> Reply:
@@ -230,12 +262,17 @@ def _send_and_read(connection: _Connection, head: bytes, body: bytes, bytes_most
         else:
             connection.sock.sendall(head)
             connection.sock.sendall(body)
-    except (BrokenPipeError, ConnectionResetError) as exc:
+    except TimeoutError:
+        raise
+    except OSError as exc:
         cut = _reason(exc)  # it may have answered before it stopped reading
     try:
-        return connection.read(bytes_most)
+        reply = connection.read(bytes_most)
     except Unreachable as exc:
         raise Unreachable(cut or str(exc)) from exc
+    if cut:
+        connection.may_stay = False
+    return reply
 
 
 def _has_news(sock: socket.socket) -> bool:

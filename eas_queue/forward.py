@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from urllib.parse import urlsplit
 
 from requests.utils import requote_uri
-from urllib3 import exceptions as urllib3_errors
 from urllib3.util import parse_url
 
 from eas_queue import exchange
@@ -30,6 +30,8 @@ _OWN = frozenset(
     """host accept-encoding content-length transfer-encoding connection x-request-id x-fal-request-id idempotency-key
     x-request-attempt x-progress-url x-progress-token""".split()  # noqa: SIM905
 )
+_PREFIX = re.compile(r"https?://[^/?]*", re.I)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Forwarder:
@@ -55,7 +57,7 @@ class Forwarder:
             got = NoAnswer(502, "TargetUnreachable", f"{_host(attempt)}: {exc}")
         except (exchange.Broken, OSError) as exc:
             got = NoAnswer(502, "TargetBroken", f"{_host(attempt)} sent no complete answer: {exc}")
-        except (ValueError, urllib3_errors.LocationParseError) as exc:
+        except ValueError as exc:
             got = NoAnswer(502, "TargetUnreachable", f"the target's address can't be used: {exc}", final=True)
         if isinstance(got, Answer) or attempt.closed is None:
             return got
@@ -90,8 +92,11 @@ def _head(attempt: Attempt, progress_url: str) -> tuple[exchange.Origin, bytes]:
     """Where the request goes, and its head as it is sent. Raises ValueError, LocationParseError."""
     work, meta = attempt.work, json.loads(attempt.work.meta)
     url = attempt.service.url(meta["path"], meta["query"]).partition("#")[0]
-    origin, host, prefix_length = _origin(url[: (url.find("/", 8) + 1 or url.find("?", 8) + 1 or len(url) + 1) - 1])
-    target = url[prefix_length:]
+    if _CONTROL.search(url):
+        raise ValueError("a control character stands in it")
+    prefix = _PREFIX.match(url)
+    origin, host = _origin(prefix[0] if prefix else url)
+    target = url[prefix.end() :] if prefix else ""
     if not target.startswith("/"):
         target = "/" + target
     if not target.isascii() or " " in target:
@@ -112,19 +117,20 @@ def _head(attempt: Attempt, progress_url: str) -> tuple[exchange.Origin, bytes]:
     ]
     head = "\r\n".join(lines).encode("latin-1")
     if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
-        raise ValueError("a line break stands in the address or in a header")
+        raise ValueError("a line break stands in a header")
     return origin, head
 
 
 @functools.lru_cache(maxsize=1024)
-def _origin(prefix: str) -> tuple[exchange.Origin, str, int]:
-    """Of `http://host:port`: the origin, the Host header, and how long the prefix is."""
+def _origin(prefix: str) -> tuple[exchange.Origin, str]:
+    """Of `http://host:port`: the origin, and the Host header."""
     parts = parse_url(prefix)
-    if not parts.host or parts.scheme not in ("http", "https"):
+    if not parts.host or parts.scheme not in ("http", "https") or parts.port == 0:
         raise ValueError(f"{prefix!r} names no host")
-    is_own = parts.port in (None, 443 if parts.scheme == "https" else 80)
-    host = parts.host if is_own else f"{parts.host}:{parts.port}"
-    return exchange.Origin(parts.scheme, parts.host.strip("[]"), parts.port or 0), host, len(prefix)
+    own_port = 443 if parts.scheme == "https" else 80
+    port = own_port if parts.port is None else parts.port
+    host = parts.host if port == own_port else f"{parts.host}:{port}"
+    return exchange.Origin(parts.scheme, parts.host.strip("[]"), port), host
 
 
 def _timed_out(attempt: Attempt) -> NoAnswer:

@@ -66,4 +66,6 @@ class Attempt:
                 self.closed = why
             if self._socket is not None:
                 with contextlib.suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
+                    # Not the socket's own: that of TLS first takes the encryption away, and a thread that is about to
+                    # send would send in the clear, one about to read would read what is encrypted.
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
