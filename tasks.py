@@ -131,8 +131,10 @@ def _make_runtime(sender: Any, **_: Any) -> None:
 
 @signals.after_setup_logger.connect
 def _quiet_kicks(**_: Any) -> None:
-    # It says "succeeded" under the id of a request that failed; the worker's own lines say what became of requests.
-    logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+    # They tell of kicks: "received" of what may be no request, "succeeded" under the id of one that failed. A worker's
+    # own lines say what became of requests.
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @signals.worker_process_init.connect

@@ -176,3 +176,8 @@ class Installation:
 
     def cancel(self, request_id: str, service: str = "demo") -> requests.Response:
         return self.session.delete(f"{self.url}/api/predict/{service}/requests/{request_id}", timeout=10)
+
+    def set_paused(self, service: str, paused: bool) -> None:
+        url = f"{self.url}/api/services/{service}/{'pause' if paused else 'resume'}"
+        response = self.session.post(url, timeout=10)
+        assert response.status_code == 200, response.text

@@ -85,5 +85,15 @@ class RedisServer:
             self.kill()
         self._folder.cleanup()
 
+    def commands(self, name: str) -> int:
+        """How often this command has run since the start, or since ``forget_commands``, in scripts too."""
+        with self.client() as client:
+            found: Any = client.info("commandstats")
+        return int(found.get(f"cmdstat_{name}", {"calls": 0})["calls"])
+
+    def forget_commands(self) -> None:
+        with self.client() as client:
+            client.config_resetstat()
+
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.url)
