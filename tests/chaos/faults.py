@@ -1,0 +1,231 @@
+"""The faults of processes and of the server. Those of the network and of targets: see ``network`` and ``targets``."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+from tests.chaos.fleet import LEASE_S, Member, wait_s
+from tests.chaos.ledger import Allowed
+from tests.chaos.load import Item
+from tests.chaos.poison import SECTIONS as POISON_SECTIONS
+from tests.chaos.poison import plan as poison_plan
+from tests.chaos.poison import watch as poison_watch
+from tests.chaos.scene import Fault, Scene, healthy
+
+APART_S = 1.5  # between two of one kind
+LOST = frozenset({"WorkerLost"})
+HANDED_BACK = frozenset({"HandedBack"})
+KILLED = Allowed(cuts=LOST, recovery_s=LEASE_S + 5)
+SERVER_KILLS = 20
+
+
+def one_of_each_pool(scene: Scene) -> list[Member]:
+    return [member for member in scene.fleet.workers if member.name.endswith("1")]
+
+
+# ------------------------------------------------------------------------------------------------------------- workers
+def kill_one_worker(scene: Scene) -> None:
+    for member in one_of_each_pool(scene):
+        scene.kill_workers([member])
+        wait_s(APART_S)
+
+
+def kill_all_workers(scene: Scene) -> None:
+    scene.kill_workers(scene.fleet.workers)
+
+
+def kill_prefork_child(scene: Scene) -> None:
+    for member in scene.fleet.workers:
+        if member.pool == "prefork":
+            scene.kill_process(scene.fleet.children(member)[0])
+            wait_s(APART_S)
+
+
+def kill_prefork_main(scene: Scene) -> None:
+    """Its children are left alone; what they hold they may finish."""
+    for member in scene.fleet.workers:
+        if member.pool == "prefork":
+            scene.kill_process(member.pid)
+            wait_s(APART_S)
+
+
+def stop_one_worker(scene: Scene) -> None:
+    for member in one_of_each_pool(scene):
+        member.signal(signal.SIGTERM)
+        scene.lift()
+        wait_s(APART_S)
+
+
+def stop_all_workers(scene: Scene) -> None:
+    for member in scene.fleet.workers:
+        member.signal(signal.SIGTERM)
+    scene.lift()
+
+
+def freeze_one_of_each_pool(scene: Scene) -> None:
+    frozen = one_of_each_pool(scene)
+    for member in frozen:
+        member.signal_all(signal.SIGSTOP)
+    wait_s(LEASE_S + 3)
+    for member in frozen:
+        member.signal_all(signal.SIGCONT)
+    scene.lift()
+
+
+def some_long(service: str, number: int) -> Item:
+    """One of twenty takes longer than a worker that stops has."""
+    return Item(service, "delay_s=3") if number % 20 == 0 else healthy(service, number)
+
+
+# ----------------------------------------------------------------------------------------------------------------- web
+def kill_one_web(scene: Scene) -> None:
+    scene.fleet.webs[0].signal_all(signal.SIGKILL)
+    scene.lift()
+
+
+def kill_all_webs(scene: Scene) -> None:
+    for member in scene.fleet.webs:
+        member.signal_all(signal.SIGKILL)
+    scene.lift()
+
+
+def kill_web_main(scene: Scene) -> None:
+    for member in scene.fleet.webs:
+        member.signal(signal.SIGKILL)
+    scene.lift()
+
+
+def kill_web_child(scene: Scene) -> None:
+    for member in scene.fleet.webs:
+        for _ in range(2):
+            wait_s(10, lambda member=member: scene.fleet.children(member))  # type: ignore[misc]
+            for pid in scene.fleet.children(member):
+                scene.signal_process(pid)
+            scene.lift()
+            wait_s(APART_S)
+
+
+def stop_one_web(scene: Scene) -> None:
+    scene.fleet.webs[0].signal(signal.SIGTERM)
+    scene.lift()
+
+
+def stop_all_webs(scene: Scene) -> None:
+    for member in scene.fleet.webs:
+        member.signal(signal.SIGTERM)
+    scene.lift()
+
+
+def rolling_restart(scene: Scene) -> None:
+    for member in scene.fleet.members:
+        starts = member.starts
+        member.signal(signal.SIGTERM)
+        wait_s(30, lambda member=member, starts=starts: member.starts > starts and member.is_ready())  # type: ignore[misc]
+        scene.lift()
+
+
+# -------------------------------------------------------------------------------------------------------------- server
+def kill_server(scene: Scene) -> None:
+    for _ in range(SERVER_KILLS):
+        wait_s(random.uniform(0.2, 0.6))
+        scene.kill_server()
+        scene.await_going_on()
+
+
+def fill_memory(scene: Scene) -> None:
+    with scene.fleet.server.client() as client:
+        client.config_set("maxmemory", 1)
+        try:
+            wait_s(4)
+        finally:
+            client.config_set("maxmemory", 1_073_741_824)
+    scene.lift()
+
+
+def nothing(scene: Scene) -> None:
+    """For clients and targets that are the fault themselves."""
+    until = time.monotonic() + scene.fault.duration_s - 2
+    wait_s(60, lambda: time.monotonic() > until)
+
+
+def cancelled(service: str, number: int) -> Item:
+    """A third is cancelled: waiting, running or just ended."""
+    if number % 3:
+        return healthy(service, number)
+    delay_s = random.choice((0.0, 0.0, 0.02, 0.3))
+    return Item(service, f"delay_s={delay_s}", frozenset({"SUCCESS", "REVOKED"}), cancelled=True)
+
+
+def interrupted(service: str, number: int) -> Item:
+    return Item(service, f"delay_s={random.uniform(0, 0.3):.3f}", interrupted=True)
+
+
+PROCESSES = [
+    Fault("worker-kill-one", "SIGKILL of one worker of each pool, one after the other", kill_one_worker, KILLED),
+    Fault("worker-kill-all", "SIGKILL of all workers", kill_all_workers, KILLED),
+    Fault("worker-kill-child", "SIGKILL of prefork children", kill_prefork_child, KILLED),
+    Fault("worker-kill-main", "SIGKILL of the main processes of prefork workers only", kill_prefork_main, KILLED),
+    Fault(
+        "worker-stop-one",
+        "SIGTERM of one worker of each pool, one after the other",
+        stop_one_worker,
+        Allowed(cuts=HANDED_BACK),
+        plan=some_long,
+    ),
+    Fault("worker-stop-all", "SIGTERM of all workers", stop_all_workers, Allowed(cuts=HANDED_BACK), plan=some_long),
+    Fault(
+        "worker-freeze",
+        "one worker of each pool frozen (SIGSTOP) 3 s beyond its lease, then thawed",
+        freeze_one_of_each_pool,
+        Allowed(cuts=LOST, overlaps=True),
+        duration_s=12,
+    ),
+    Fault(
+        "poison",
+        "2 requests that kill the worker process that sends them, each time",
+        poison_watch,
+        KILLED,
+        duration_s=22,
+        plan=poison_plan,
+        sections=POISON_SECTIONS,
+    ),
+    Fault("web-kill-one", "SIGKILL of one web replica", kill_one_web),
+    Fault("web-kill-all", "SIGKILL of all web replicas", kill_all_webs),
+    Fault("web-kill-main", "SIGKILL of gunicorn's main processes only", kill_web_main),
+    Fault("web-kill-child", "SIGKILL of gunicorn's children, each replica twice", kill_web_child),
+    Fault("web-stop-one", "SIGTERM of one web replica", stop_one_web),
+    Fault("web-stop-all", "SIGTERM of all web replicas", stop_all_webs),
+    Fault(
+        "rolling-restart",
+        "SIGTERM of each process, the next when its successor is ready",
+        rolling_restart,
+        Allowed(cuts=HANDED_BACK),
+        duration_s=25,
+        plan=some_long,
+    ),
+    Fault(
+        "server-kill",
+        f"SIGKILL and restart of the server {SERVER_KILLS} times, `appendfsync everysec`",
+        kill_server,
+        Allowed(cuts=LOST, undone=True),
+        duration_s=25,
+    ),
+    Fault("server-memory", "the server's memory is full for 4 s", fill_memory),
+    Fault(
+        "submit-interrupted",
+        "each client is gone between its submit and the answer, then submits again",
+        nothing,
+        plan=interrupted,
+    ),
+    Fault("cancel", "a third of the requests is cancelled at once", nothing, plan=cancelled),
+    Fault(
+        "server-kill-always",
+        f"SIGKILL and restart of the server {SERVER_KILLS} times, `appendfsync always`",
+        kill_server,
+        Allowed(cuts=LOST),
+        duration_s=25,
+        fsync="always",
+    ),
+]
