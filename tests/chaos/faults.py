@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from collections.abc import Callable
 
 from tests.chaos.fleet import LEASE_S, Member, wait_s
 from tests.chaos.ledger import Allowed
@@ -44,10 +45,10 @@ def kill_prefork_child(scene: Scene) -> None:
 
 
 def kill_prefork_main(scene: Scene) -> None:
-    """Its children are left alone; what they hold they may finish."""
+    """Its children are not touched: they see that it has gone, and end."""
     for member in scene.fleet.workers:
         if member.pool == "prefork":
-            scene.kill_process(member.pid)
+            scene.kill_process(member.pid, with_it=scene.fleet.pids(member))
             wait_s(APART_S)
 
 
@@ -65,13 +66,7 @@ def stop_all_workers(scene: Scene) -> None:
 
 
 def freeze_one_of_each_pool(scene: Scene) -> None:
-    frozen = one_of_each_pool(scene)
-    for member in frozen:
-        member.signal_all(signal.SIGSTOP)
-    wait_s(LEASE_S + 3)
-    for member in frozen:
-        member.signal_all(signal.SIGCONT)
-    scene.lift()
+    scene.freeze(one_of_each_pool(scene), LEASE_S + 3)
 
 
 def some_long(service: str, number: int) -> Item:
@@ -127,11 +122,16 @@ def rolling_restart(scene: Scene) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- server
-def kill_server(scene: Scene) -> None:
-    for _ in range(SERVER_KILLS):
-        wait_s(random.uniform(0.2, 0.6))
-        scene.kill_server()
-        scene.await_going_on()
+def kill_server(times: int) -> Callable[[Scene], None]:
+    """Again as soon as all went on."""
+
+    def act(scene: Scene) -> None:
+        for _ in range(times):
+            wait_s(random.uniform(0.2, 0.6))
+            scene.kill_server()
+            scene.await_going_on()
+
+    return act
 
 
 def fill_memory(scene: Scene) -> None:
@@ -208,7 +208,7 @@ PROCESSES = [
     Fault(
         "server-kill",
         f"SIGKILL and restart of the server {SERVER_KILLS} times, `appendfsync everysec`",
-        kill_server,
+        kill_server(SERVER_KILLS),
         Allowed(cuts=LOST, undone=True),
         duration_s=25,
     ),
@@ -223,7 +223,7 @@ PROCESSES = [
     Fault(
         "server-kill-always",
         f"SIGKILL and restart of the server {SERVER_KILLS} times, `appendfsync always`",
-        kill_server,
+        kill_server(SERVER_KILLS),
         Allowed(cuts=LOST),
         duration_s=25,
         fsync="always",

@@ -148,6 +148,8 @@ class Fleet:
             stack.callback(self._end)
             self._keeper.start()
             self.await_ready()
+            for member in self.members:  # one that can't start would be started for ever
+                assert member.starts == 1, member.past[0].log[-3000:]
             self._stack = stack.pop_all()
         return self
 
@@ -183,6 +185,7 @@ class Fleet:
 
     @staticmethod
     def _runs(member: Member) -> bool:
+        assert len(member.past) < 100, member.past[-1].log[-3000:]
         return member.process is not None and member.is_ready()
 
     def logs(self) -> str:

@@ -67,9 +67,9 @@ class Scene:
             member.signal_all(signal.SIGKILL)
         self.lift()
 
-    def kill_process(self, pid: int) -> None:
-        """One process of a worker."""
-        self.killed.append((time.time(), {pid}))
+    def kill_process(self, pid: int, *, with_it: set[int] | None = None) -> None:
+        """One process of a worker. *with_it*: those that may end because of it."""
+        self.killed.append((time.time(), {pid, *(with_it or ())}))
         self.signal_process(pid)
         self.lift()
 
@@ -77,6 +77,17 @@ class Scene:
         """SIGKILL to one process."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+    def freeze(self, members: Sequence[Member], seconds: float) -> None:
+        """SIGSTOP to all processes of *members*, SIGCONT after *seconds*."""
+        for member in members:
+            member.signal_all(signal.SIGSTOP)
+        try:
+            wait_s(seconds)
+        finally:
+            for member in members:
+                member.signal_all(signal.SIGCONT)
+        self.lift()
 
     def kill_server(self) -> None:
         self.kills.append(time.time())
