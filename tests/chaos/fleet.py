@@ -188,6 +188,12 @@ class Fleet:
         assert len(member.past) < 100, member.past[-1].log[-3000:]
         return member.process is not None and member.is_ready()
 
+    def server_version(self) -> str:
+        with self.server.client() as client:
+            found: Any = client.info("server")
+        name = found.get("server_name", "redis")
+        return f"{name.capitalize()} {found.get(f'{name}_version') or found['redis_version']}"
+
     def logs(self) -> str:
         """The last lines of every process, for when something is wrong."""
         return "\n".join(f"== {m.name}\n{m.process.log[-1500:]}" for m in self.members if m.process)

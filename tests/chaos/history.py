@@ -70,6 +70,7 @@ class History:
         self._file = AppendOnlyFile(folder)
         self._model = Model()
         self.requests: dict[str, Request] = {}
+        self._services: dict[str, list[Request]] = {}
         self.breaches: list[Breach] = []
         self.transactions = 0
 
@@ -80,7 +81,11 @@ class History:
         return self
 
     def of(self, service: str) -> list[Request]:
-        return [request for request in self.requests.values() if request.service == service]
+        return self._services.get(service, [])
+
+    def add(self, request: Request) -> None:
+        self.requests[request.id] = request
+        self._services.setdefault(request.service, []).append(request)
 
 
 class _Step:
@@ -156,7 +161,7 @@ class _Step:
             self._breach("illegal", service, f"{request_id}: {before or 'nothing'} -> {state}")
         if before == "":
             request = Request(request_id, service, _number(record.get("body", "")), int(record["submitted_ms"]))
-            self._history.requests[request_id] = request
+            self._history.add(request)
             return
         request = self._history.requests[request_id]
         request.state, request.error_type = state, record.get("error_type", "")
