@@ -20,6 +20,7 @@ from tests.support.target import CallRecord
 UNDONE_S = 1.0  # `appendfsync everysec`: what was answered in this time before the server died may be undone
 TOUCH_S = 0.25  # how long a target may take to see that its caller has gone, on a busy machine
 
+_STATES = {"SUCCESS": "succeeded", "FAILURE": "failed", "REVOKED": "cancelled", "EXPIRED": "expired"}
 # The columns that have to be 0.
 ZERO = ("lost", "unexplained", "twice", "unfenced", "illegal", "overlaps", "wrong_end")
 
@@ -112,10 +113,10 @@ def _ends(row: Row, allowed: Allowed, entries: list[Entry], kept: dict[str, Requ
         row.acknowledged += 1
         if entry.status in TERMINAL:
             row.terminal += 1
-            if entry.status not in entry.item.expect:
+            found = kept.get(entry.request_id)
+            if entry.status not in entry.item.expect or found is None or found.state != _STATES[entry.status]:
                 row.wrong_end += 1
-                why = kept[entry.request_id].error_type if entry.request_id in kept else "?"
-                row.note(f"wrong end: {entry.request_id} ({entry.item.query}) ended as {entry.status}: {why}")
+                row.note(f"wrong end: {entry.request_id} ({entry.item.query}) ended as {entry.status}, kept: {found}")
         elif (
             allowed.undone
             and entry.request_id not in kept

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from eas_queue.store.shapes import progress_token
@@ -60,7 +62,10 @@ def test_a_request_that_ended_as_it_had_to_is_green() -> None:
 
 
 def test_a_wrong_end_is_red() -> None:
+    """Wrong for the item, or other than what the server kept."""
     assert account(Allowed(), [entry("FAILURE")], [request()]).red == {"wrong_end"}
+    other = dataclasses.replace(request(), state="failed")
+    assert account(Allowed(), [entry("SUCCESS")], [other]).red == {"wrong_end"}
 
 
 @pytest.mark.parametrize("status", ["PENDING", "404", ""])
