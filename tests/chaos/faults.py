@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from tests.chaos.fleet import LEASE_S, Member, wait_s
+from tests.chaos.fleet import GRACE_S, LEASE_S, Member, wait_s
 from tests.chaos.ledger import Allowed
 from tests.chaos.load import Item
 from tests.chaos.poison import SECTIONS as POISON_SECTIONS
@@ -17,7 +17,8 @@ from tests.chaos.scene import Fault, Scene, healthy
 
 APART_S = 1.5  # between two of one kind
 LOST = frozenset({"WorkerLost"})
-HANDED_BACK = frozenset({"HandedBack"})
+# A worker that stops has GRACE_S and 4 s, then its successor starts.
+STOPPED = Allowed(cuts=frozenset({"HandedBack"}), recovery_s=GRACE_S + 4 + 10)
 KILLED = Allowed(cuts=LOST, recovery_s=LEASE_S + 5)
 SERVER_KILLS = 20
 
@@ -171,10 +172,10 @@ PROCESSES = [
         "worker-stop-one",
         "SIGTERM of one worker of each pool, one after the other",
         stop_one_worker,
-        Allowed(cuts=HANDED_BACK),
+        STOPPED,
         plan=some_long,
     ),
-    Fault("worker-stop-all", "SIGTERM of all workers", stop_all_workers, Allowed(cuts=HANDED_BACK), plan=some_long),
+    Fault("worker-stop-all", "SIGTERM of all workers", stop_all_workers, STOPPED, plan=some_long),
     Fault(
         "worker-freeze",
         "one worker of each pool frozen (SIGSTOP) 3 s beyond its lease, then thawed",
@@ -201,7 +202,7 @@ PROCESSES = [
         "rolling-restart",
         "SIGTERM of each process, the next when its successor is ready",
         rolling_restart,
-        Allowed(cuts=HANDED_BACK),
+        STOPPED,
         duration_s=25,
         plan=some_long,
     ),

@@ -3,7 +3,7 @@
 A breach has one of these kinds:
 
 - ``illegal``: a state that does not follow from the one before, a request in no or two places, ready work without a
-  kick, more leases and ghosts than the cap at a claim, a lease taken away before its time
+  kick, more than 64 kicks, more leases and ghosts than the cap at a claim, a lease taken away before its time
 - ``twice``: an end or a result was written over an end
 - ``unfenced``: an end, a result or a return to the queue by somebody who did not hold the live lease
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from eas_queue.store import keys
 from tests.chaos.aof import AppendOnlyFile, Command, Transaction
 from tests.chaos.model import Model, pairs, text
+from tests.support.drive import KICKS_MAX
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled", "expired"})
 _LEGAL = {
@@ -117,6 +118,8 @@ class _Step:
         if self._model.set(keys.READY) and not self._model.set(keys.KICKS):
             service = next(iter(self._model.set(keys.READY)))
             self._breach("illegal", service, "work is ready and no kick is outstanding")
+        if len(self._model.set(keys.KICKS)) > KICKS_MAX:
+            self._breach("illegal", "", f"{len(self._model.set(keys.KICKS))} kicks are outstanding")
 
     def _set(self, service: str, suffix: str) -> dict[str, float]:
         return self._model.set(keys.service_key(service, suffix))
