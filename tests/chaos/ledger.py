@@ -58,7 +58,7 @@ class Row:
     illegal: int = 0
     overlaps: int = 0
     wrong_end: int = 0
-    recovery_s: float | None = None
+    recovery_s: float = 0.0
     recovery_limit_s: float = 0.0
     cuts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # the first few of what is wrong
@@ -67,7 +67,7 @@ class Row:
     def red(self) -> set[str]:
         """The columns that break a promise."""
         found = {column for column in ZERO if getattr(self, column)}
-        if self.recovery_s is not None and self.recovery_s > self.recovery_limit_s:
+        if self.recovery_s > self.recovery_limit_s:
             found.add("recovery")
         return found
 
@@ -93,7 +93,7 @@ def fill(
     was killed, Unix seconds.
     """
     row.recovery_limit_s = allowed.recovery_s
-    entries = [entry for entry in entries if entry.number >= 0]
+    entries = [entry for entry in entries if entry.sent]
     kept = {request.id: request for request in requests}
     row.submitted = len(entries)
     row.refused = sum(entry.refused for entry in entries)

@@ -46,6 +46,7 @@ class Entry:
     number: int
     item: Item
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    sent: bool = False  # or the load was stopped before its moment came
     request_id: str = ""
     acknowledged_at: float = 0.0  # 0: never
     refused: int = 0
@@ -95,7 +96,6 @@ class Load:
             while not self._stopping.is_set():
                 entry, due_s = self._next()
                 if self._stopping.wait(max(0.0, due_s - time.monotonic())):
-                    entry.number = -1  # it was not sent
                     return
                 self._submit(client, entry)
         except Exception as exc:
@@ -116,7 +116,7 @@ class Load:
             return entry, due_s
 
     def _submit(self, client: _Client, entry: Entry) -> None:
-        item = entry.item
+        item, entry.sent = entry.item, True
         path = f"/api/predict/{item.service}" + (f"?{item.query}" if item.query else "")
         body = json.dumps({"n": entry.number}).encode()
         if item.interrupted:

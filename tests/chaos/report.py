@@ -133,4 +133,4 @@ def _cuts(row: Row) -> str:
 
 
 def _recovery(row: Row) -> str:
-    return "-" if row.recovery_s is None else f"{row.recovery_s:.1f} of {row.recovery_limit_s:g}"
+    return f"{row.recovery_s:.1f} of {row.recovery_limit_s:g}"

@@ -152,7 +152,7 @@ class Scene:
         return first
 
 
-def run(fleet: Fleet, fault: Fault, *, count: int, settle_s: float = SETTLE_S, all_at_work: bool = True) -> Row:
+def run(fleet: Fleet, fault: Fault, *, count: int, settle_s: float = SETTLE_S) -> Row:
     """Inject *fault* under a load of *count* requests; the account of it."""
     fleet.await_ready()
     fleet.target.clear()
@@ -167,9 +167,8 @@ def run(fleet: Fleet, fault: Fault, *, count: int, settle_s: float = SETTLE_S, a
         fault.act(scene)
         if not scene.lifted:
             scene.lift()
-        if all_at_work:
-            scene.await_going_on()
-            scene.await_all_at_work()
+        scene.await_going_on()
+        scene.await_all_at_work()
         wait_s(120, lambda: load.is_complete)
     finally:
         load.stop()
@@ -177,7 +176,7 @@ def run(fleet: Fleet, fault: Fault, *, count: int, settle_s: float = SETTLE_S, a
     fleet.server.await_on_disk()
     history.read()
     scene.note_held()
-    row = Row(fault.name, fault.title, recovery_s=round(scene.recovery_s, 1) if all_at_work else None)
+    row = Row(fault.name, fault.title, recovery_s=round(scene.recovery_s, 1))
     services = {entry.item.service for entry in load.entries}
     for problem in scene.problems:
         row.wrong_end += 1

@@ -17,7 +17,7 @@ LOST = frozenset({"WorkerLost"})
 
 
 def entry(status: str = "SUCCESS", *, acknowledged_at: float = NOON) -> Entry:
-    return Entry(0, Item("s"), request_id="r", acknowledged_at=acknowledged_at, status=status)
+    return Entry(0, Item("s"), sent=True, request_id="r", acknowledged_at=acknowledged_at, status=status)
 
 
 def request(*claims: Claim, number: int = 0) -> Request:
