@@ -55,15 +55,12 @@ def kill_prefork_main(scene: Scene) -> None:
 
 def stop_one_worker(scene: Scene) -> None:
     for member in one_of_each_pool(scene):
-        member.signal(signal.SIGTERM)
-        scene.lift()
+        scene.signal([member], signal.SIGTERM)
         wait_s(APART_S)
 
 
 def stop_all_workers(scene: Scene) -> None:
-    for member in scene.fleet.workers:
-        member.signal(signal.SIGTERM)
-    scene.lift()
+    scene.signal(scene.fleet.workers, signal.SIGTERM)
 
 
 def freeze_one_of_each_pool(scene: Scene) -> None:
@@ -77,20 +74,15 @@ def some_long(service: str, number: int) -> Item:
 
 # ----------------------------------------------------------------------------------------------------------------- web
 def kill_one_web(scene: Scene) -> None:
-    scene.fleet.webs[0].signal_all(signal.SIGKILL)
-    scene.lift()
+    scene.signal(scene.fleet.webs[:1], signal.SIGKILL, children=True)
 
 
 def kill_all_webs(scene: Scene) -> None:
-    for member in scene.fleet.webs:
-        member.signal_all(signal.SIGKILL)
-    scene.lift()
+    scene.signal(scene.fleet.webs, signal.SIGKILL, children=True)
 
 
 def kill_web_main(scene: Scene) -> None:
-    for member in scene.fleet.webs:
-        member.signal(signal.SIGKILL)
-    scene.lift()
+    scene.signal(scene.fleet.webs, signal.SIGKILL)
 
 
 def kill_web_child(scene: Scene) -> None:
@@ -104,22 +96,18 @@ def kill_web_child(scene: Scene) -> None:
 
 
 def stop_one_web(scene: Scene) -> None:
-    scene.fleet.webs[0].signal(signal.SIGTERM)
-    scene.lift()
+    scene.signal(scene.fleet.webs[:1], signal.SIGTERM)
 
 
 def stop_all_webs(scene: Scene) -> None:
-    for member in scene.fleet.webs:
-        member.signal(signal.SIGTERM)
-    scene.lift()
+    scene.signal(scene.fleet.webs, signal.SIGTERM)
 
 
 def rolling_restart(scene: Scene) -> None:
     for member in scene.fleet.members:
         starts = member.starts
-        member.signal(signal.SIGTERM)
+        scene.signal([member], signal.SIGTERM)
         wait_s(30, lambda member=member, starts=starts: member.starts > starts and member.is_ready())  # type: ignore[misc]
-        scene.lift()
 
 
 # -------------------------------------------------------------------------------------------------------------- server

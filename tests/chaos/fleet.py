@@ -104,7 +104,7 @@ class Fleet:
         self.server = RedisServer(more=("auto-aof-rewrite-percentage 0", f"appendfsync {fsync}"))
         self.target = Target()
         self.members: list[Member] = []
-        self.owners: dict[int, str] = {}  # every process that was ever seen -> its member's name
+        self.leaders: dict[int, int] = {}  # every process that was ever seen -> the main process it belongs to
         self._stack = contextlib.ExitStack()
         self._ending = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
@@ -174,7 +174,7 @@ class Fleet:
     def pids(self, member: Member) -> set[int]:
         """Of its main process and all children that live now."""
         self._look()
-        return {pid for pid, name in self.owners.items() if name == member.name and _session(pid) == member.pid}
+        return {pid for pid, leader in self.leaders.items() if leader == member.pid and _session(pid) == leader}
 
     def children(self, member: Member) -> list[int]:
         return sorted(self.pids(member) - {member.pid})
@@ -209,13 +209,13 @@ class Fleet:
             self._look()
 
     def _look(self) -> None:
-        """Learn whose processes there are; a session is a member."""
-        sessions = {member.pid: member.name for member in self.members if member.process is not None}
+        """Learn which processes there are; each main process leads a session."""
+        mains = {member.pid for member in self.members if member.process is not None}
         for entry in os.listdir("/proc"):
-            if entry.isdigit() and int(entry) not in self.owners:
+            if entry.isdigit() and int(entry) not in self.leaders:
                 session = _session(int(entry))
-                if session in sessions:
-                    self.owners[int(entry)] = sessions[session]
+                if session in mains:
+                    self.leaders[int(entry)] = session
 
     def _end(self) -> None:
         self._ending.set()

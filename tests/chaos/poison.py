@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import requests
@@ -38,7 +39,7 @@ def watch(scene: Scene) -> None:
         for call in scene.fleet.target.calls(since=seen):
             seen = call["n"]
             if call["path"].endswith(SERVICE):
-                pid = owner_of(call["peer_port"], scene.fleet.owners)
+                pid = owner_of(call["peer_port"], scene.fleet.leaders)
                 if pid is not None:
                     scene.kill_process(pid)
         poisonous = scene.history.read().of(SERVICE)
@@ -58,7 +59,7 @@ def watch(scene: Scene) -> None:
         scene.problems.append(f"not all of {[request.id for request in found]} are in the rear queue: {rear}")
 
 
-def owner_of(port: int, pids: dict[int, str]) -> int | None:
+def owner_of(port: int, pids: Iterable[int]) -> int | None:
     """Which of *pids* has the TCP connection with this local port of 127.0.0.1; None when it is gone."""
     wanted = f"0100007F:{port:04X}"
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:

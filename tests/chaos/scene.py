@@ -54,6 +54,7 @@ class Scene:
     kills: list[float] = field(default_factory=list)  # of the server, Unix seconds
     killed: list[tuple[float, set[int]]] = field(default_factory=list)  # of workers: when, and which pids
     lifted: list[float] = field(default_factory=list)  # from when on all should go on
+    replaced: dict[str, int] = field(default_factory=dict)  # members that end: name -> how often it had been started
     problems: list[str] = field(default_factory=list)  # what *act* found wrong by itself
     recovery_s: float = 0.0
 
@@ -61,11 +62,17 @@ class Scene:
         """The fault is over, as far as it lies outside of the queue."""
         self.lifted.append(time.time())
 
+    def signal(self, members: Sequence[Member], number: signal.Signals, *, children: bool = False) -> None:
+        """To the main process of each, or to all its processes; a new one will have to take its place."""
+        for member in members:
+            self.replaced[member.name] = member.starts
+            (member.signal_all if children else member.signal)(number)
+        self.lift()
+
     def kill_workers(self, members: Sequence[Member]) -> None:
         for member in members:
             self.killed.append((time.time(), self.fleet.pids(member)))
-            member.signal_all(signal.SIGKILL)
-        self.lift()
+            self.signal([member], signal.SIGKILL, children=True)
 
     def kill_process(self, pid: int, *, with_it: set[int] | None = None) -> None:
         """One process of a worker. *with_it*: those that may end because of it."""
@@ -111,13 +118,21 @@ class Scene:
         self._await(self.goes_on)
 
     def await_all_at_work(self) -> None:
-        """Every worker, restarted ones included, has taken work since the fault was lifted."""
+        """Every process runs, anew where it had to end, and every worker has taken work since the fault was lifted."""
 
         def at_work() -> bool:
+            members = {member.name: member for member in self.fleet.members}
+            if any(members[name].starts == before for name, before in self.replaced.items()):
+                return False
             first = self._first_claims()
             if set(first) != {member.name for member in self.fleet.workers}:
                 return False
-            self.recovery_s = max(self.recovery_s, max(first.values()) / 1000 - self.lifted[-1])
+            if not all(members[name].is_ready() for name in self.replaced):
+                return False
+            since_s = self.lifted[-1]
+            self.recovery_s = max(self.recovery_s, max(first.values()) / 1000 - since_s)
+            if any(web.name in self.replaced for web in self.fleet.webs):
+                self.recovery_s = max(self.recovery_s, time.time() - since_s)
             return True
 
         self._await(at_work)
@@ -143,12 +158,13 @@ class Scene:
     def _first_claims(self) -> dict[str, int]:
         """Each worker's first claim since the fault was lifted, milliseconds."""
         since_ms, first = self.lifted[-1] * 1000, dict[str, int]()
+        names = {member.pid: member.name for member in self.fleet.workers}
         for request in self.history.read().of(self.fault.name):
             for claim in request.claims:
-                if claim.started_ms >= since_ms:
-                    name = self.fleet.owners.get(int(claim.process.partition("-")[0] or 0), "")
+                leader = self.fleet.leaders.get(int(claim.process.partition("-")[0] or 0))
+                if claim.started_ms >= since_ms and leader in names:
+                    name = names[leader]
                     first[name] = min(first.get(name, claim.started_ms), claim.started_ms)
-        first.pop("", None)
         return first
 
 
@@ -185,7 +201,7 @@ def run(fleet: Fleet, fault: Fault, *, count: int, settle_s: float = SETTLE_S) -
         row,
         fault.allowed,
         entries=load.entries,
-        requests=[request for request in history.requests.values() if request.service in services],
+        requests=[request for service in services for request in history.of(service)],
         calls=[call for call in fleet.target.calls() if call["path"].split("/")[3] in services],
         breaches=history.breaches[breaches:],
         kills=scene.kills,
