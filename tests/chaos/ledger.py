@@ -53,6 +53,7 @@ class Row:
     undone: int = 0
     extra: int = 0
     unexplained: int = 0
+    at_once: int = 0  # overlaps that the fault may bring about
     twice: int = 0
     unfenced: int = 0
     illegal: int = 0
@@ -167,12 +168,15 @@ def _deliveries(
             if claim.closed not in allowed.cuts or allowed.only not in ("", kept[request_id].service):
                 row.unexplained += 1
                 row.note(f"unexplained: {request_id} was sent again after {claim}")
-        if not allowed.overlaps:
-            _overlaps(row, request_id, made)
+        _overlaps(row, allowed, request_id, made)
 
 
-def _overlaps(row: Row, request_id: str, made: list[CallRecord]) -> None:
+def _overlaps(row: Row, allowed: Allowed, request_id: str, made: list[CallRecord]) -> None:
     for before, after in itertools.pairwise(made):
-        if before["ended_at"] is None or before["ended_at"] - after["started_at"] > TOUCH_S:
+        if before["ended_at"] is not None and before["ended_at"] - after["started_at"] <= TOUCH_S:
+            continue
+        if allowed.overlaps:
+            row.at_once += 1
+        else:
             row.overlaps += 1
             row.note(f"overlap: {request_id}: {before} and {after}")

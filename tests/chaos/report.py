@@ -87,8 +87,8 @@ calls more than requests, {unexplained or "none"} of them unexplained.
   that cuts nothing off sends nothing twice.
 - **broken**: breaches of the rules: an end or result over an end, one without the live lease, an illegal step,
   two attempts of a request at the target at the same time (by more than {TOUCH_S:g} s; where a worker is frozen
-  beyond its lease, or the network delivers late what was given up, this can't be had, and is not counted), and
-  requests that ended otherwise than they had to. Must be 0.
+  beyond its lease, or the network delivers late what was given up, this can't be had: it is counted under extra),
+  and requests that ended otherwise than they had to. Must be 0.
 - **recovery**: seconds until all went on, and the limit. From the restart of the server, the lift of a network
   fault or the fault itself: until a request that came later has ended, and every worker has taken work again.
   From the kill of a worker: also until all that it held has ended.
@@ -129,7 +129,10 @@ def _mutants(trials: dict[str, Row]) -> str:
 
 
 def _cuts(row: Row) -> str:
-    return f" ({', '.join(f'{count} {cut}' for cut, count in sorted(row.cuts.items()))})" if row.cuts else ""
+    why = [f"{count} {cut}" for cut, count in sorted(row.cuts.items())]
+    if row.at_once:
+        why.append(f"{row.at_once} while the one before was still on")
+    return f" ({', '.join(why)})" if why else ""
 
 
 def _recovery(row: Row) -> str:
