@@ -27,6 +27,7 @@ _LEGAL = {
     "running": {"queued", "succeeded", "failed", "cancelled"},
 }
 _PLACES = {"queued": (["wait"], ["delay"]), "running": (["lease"],)}
+CALL_TTL_MS = 120_000  # of the note that a caller's last call leaves: its end tells when it was made
 _RECORD = re.compile(r"eas:\{(?P<service>[^}]*)\}:r:(?P<id>.+)")
 _LEASE = re.compile(r"eas:\{(?P<service>[^}]*)\}:lease")
 
@@ -71,6 +72,7 @@ class History:
         self._file = AppendOnlyFile(folder)
         self._model = Model()
         self.requests: dict[str, Request] = {}
+        self.asked_ms: dict[int, list[int]] = {}  # when each worker process had taken a kick and asked for work, by pid
         self._services: dict[str, list[Request]] = {}
         self.breaches: list[Breach] = []
         self.transactions = 0
@@ -99,11 +101,13 @@ class _Step:
         self._won: dict[str, str] = {}
         self._writers: dict[str, str] = {}  # records with a result, end or return to the queue -> what was written
         self._claims: dict[str, list[Claim]] = {}  # by service
-        self._caller = ""
+        self._caller, self._asked_ms = "", 0
 
     def run(self) -> None:
         for command in self._transaction:
             self._apply(command)
+        if self._caller and not self._won:  # not the end of an attempt, which needs no kick
+            self._history.asked_ms.setdefault(pid_of(self._caller), []).append(self._asked_ms)
         for key, what in self._writers.items():
             self._check_fence(key, what)
         for key in self._tokens:
@@ -133,6 +137,7 @@ class _Step:
         key = command[1].decode(errors="replace") if len(command) > 1 else ""
         if name == b"SET" and key.startswith(keys.CALL_PREFIX):
             self._caller = key.removeprefix(keys.CALL_PREFIX).rpartition(".")[0]
+            self._asked_ms = int(command[-1]) - CALL_TTL_MS
         record = _RECORD.fullmatch(key)
         if record is not None and name.startswith(b"H"):
             self._tokens.setdefault(key, self._model.hash(key).get("token", ""))
@@ -212,6 +217,12 @@ class _Step:
             self._breach("illegal", service, f"{request_id} is {state or 'nothing'} and in {places}")
         if ("token" in record) != (state == "running"):
             self._breach("illegal", service, f"{request_id} is {state} with token {record.get('token')}")
+
+
+def pid_of(process: str) -> int:
+    """Of the name that a worker process gives itself; -1 for others."""
+    pid = process.partition("-")[0]
+    return int(pid) if pid.isdecimal() else -1
 
 
 def _number(body: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import os
 import random
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.fleet import Fleet, Member, wait_s
-from tests.chaos.history import History
+from tests.chaos.history import History, pid_of
 from tests.chaos.ledger import Allowed, Row, fill
 from tests.chaos.load import Item, Load
 
@@ -118,13 +119,13 @@ class Scene:
         self._await(self.goes_on)
 
     def await_all_at_work(self) -> None:
-        """Every process runs, anew where it had to end, and every worker has taken work since the fault was lifted."""
+        """Every process runs, anew where it had to end; every worker has taken a kick since the fault was lifted."""
 
         def at_work() -> bool:
             members = {member.name: member for member in self.fleet.members}
             if any(members[name].starts == before for name, before in self.replaced.items()):
                 return False
-            first = self._first_claims()
+            first = self._first_asks()
             if set(first) != {member.name for member in self.fleet.workers}:
                 return False
             if not all(members[name].is_ready() for name in self.replaced):
@@ -144,9 +145,7 @@ class Scene:
                 killed_at
                 for killed_at, pids in self.killed
                 for claim in request.claims
-                if int(claim.process.partition("-")[0] or 0) in pids
-                and claim.lapsed
-                and claim.started_ms <= killed_at * 1000
+                if pid_of(claim.process) in pids and claim.lapsed and claim.started_ms <= killed_at * 1000
             ]
             if hits:
                 self.recovery_s = max(self.recovery_s, request.ended_ms / 1000 - max(hits))
@@ -155,16 +154,15 @@ class Scene:
         if not wait_s(RECOVERY_MOST_S, lambda: condition() or wait_s(0.1)):
             self.recovery_s = max(self.recovery_s, RECOVERY_MOST_S)
 
-    def _first_claims(self) -> dict[str, int]:
-        """Each worker's first claim since the fault was lifted, milliseconds."""
+    def _first_asks(self) -> dict[str, int]:
+        """When each worker, as it runs now, first took a kick since the fault was lifted, milliseconds."""
         since_ms, first = self.lifted[-1] * 1000, dict[str, int]()
         names = {member.pid: member.name for member in self.fleet.workers}
-        for request in self.history.read().of(self.fault.name):
-            for claim in request.claims:
-                leader = self.fleet.leaders.get(int(claim.process.partition("-")[0] or 0))
-                if claim.started_ms >= since_ms and leader in names:
-                    name = names[leader]
-                    first[name] = min(first.get(name, claim.started_ms), claim.started_ms)
+        for pid, asked_ms in self.history.read().asked_ms.items():
+            at = bisect.bisect_left(asked_ms, since_ms)
+            name = names.get(self.fleet.leaders.get(pid, -1))
+            if name is not None and at < len(asked_ms):
+                first[name] = min(first.get(name, asked_ms[at]), asked_ms[at])
         return first
 
 

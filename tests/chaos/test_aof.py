@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -92,6 +93,22 @@ def test_a_history_of_every_way_through_the_engine_is_read_without_a_breach(
         (3, "end", False),
     ]
     assert {claim.process for claim in claims} == {"test"}
+
+
+def test_when_a_worker_asked_for_work_is_known_though_there_was_none(
+    kept: RedisServer, driver: Driver, history: History
+) -> None:
+    before_ms = time.time() * 1000
+    driver.start(caller="4711-abc.0")
+    driver.submit()
+    [work] = driver.start(caller="4711-abc.1")
+    driver.finish(work, caller="4712-def.0")  # an end that asks for more is no sign that kicks arrive
+    kept.await_on_disk()
+
+    asked_ms = history.read().asked_ms
+
+    assert (len(asked_ms[4711]), asked_ms.get(4712)) == (2, None)
+    assert all(before_ms - 1000 <= at <= time.time() * 1000 + 1000 for at in asked_ms[4711])
 
 
 def test_what_is_new_is_read_once_and_a_server_that_was_killed_goes_on_in_the_same_history(
