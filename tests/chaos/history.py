@@ -28,8 +28,15 @@ _LEGAL = {
 }
 _PLACES = {"queued": (["wait"], ["delay"]), "running": (["lease"],)}
 CALL_TTL_MS = 120_000  # of the note that a caller's last call leaves: its end tells when it was made
-_RECORD = re.compile(r"eas:\{(?P<service>[^}]*)\}:r:(?P<id>.+)")
-_LEASE = re.compile(r"eas:\{(?P<service>[^}]*)\}:lease")
+
+
+def _pattern(key_of_at: str, more: str = "") -> re.Pattern[str]:
+    """Of the keys that are like *key_of_at*, that of a service named "@"."""
+    return re.compile(re.escape(key_of_at).replace("@", "(?P<service>[^}]*)") + more)
+
+
+_RECORD = _pattern(keys.record_key("@", ""), "(?P<id>.+)")
+_LEASE = _pattern(keys.service_key("@", "lease"))
 
 
 @dataclass
