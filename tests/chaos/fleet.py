@@ -6,6 +6,7 @@ one that dies is started again at once, as a supervisor does.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import threading
 import time
@@ -14,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
 from typing import Any
-
-import requests
 
 from tests.chaos.history import History
 from tests.support.installation import TOKEN, Installation, Process, await_condition
@@ -75,12 +74,9 @@ class Member:
         if self.pool != "web":
             return " ready." in self.process.log
         try:
-            answer = requests.get(
-                f"http://127.0.0.1:{self.port}/healthz", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=2
-            )
-        except requests.RequestException:
+            return get(self.port, "/healthz")[0] == 200
+        except (OSError, http.client.HTTPException):
             return False
-        return answer.status_code == 200
 
 
 class Fleet:
@@ -223,6 +219,17 @@ class Fleet:
         for member in self.members:
             for process in [*member.past, *([member.process] if member.process else [])]:
                 process.kill()
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    """Status and body of what the web on *port* answers. Raises OSError, http.client.HTTPException."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
 
 
 def _session(pid: int) -> int:

@@ -6,12 +6,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import requests
-
-from tests.chaos.fleet import wait_s
+from tests.chaos.fleet import get, wait_s
 from tests.chaos.load import Item
 from tests.chaos.scene import Scene, healthy
-from tests.support.installation import TOKEN
 
 SERVICE = "poisonous"
 NUMBERS = (100, 101)  # of the load
@@ -50,11 +47,7 @@ def watch(scene: Scene) -> None:
     for request in found:
         if len(request.claims) != ATTEMPTS or request.error_type != "WorkerLost":
             scene.problems.append(f"{request} did not use its {ATTEMPTS} attempts up")
-    rear = requests.get(
-        f"http://127.0.0.1:{scene.fleet.webs[0].port}/api/services/{SERVICE}/rear",
-        headers={"Authorization": f"Bearer {TOKEN}"},
-        timeout=10,
-    ).text
+    rear = get(scene.fleet.webs[0].port, f"/api/services/{SERVICE}/rear")[1]
     if not all(request.id in rear for request in found):
         scene.problems.append(f"not all of {[request.id for request in found]} are in the rear queue: {rear}")
 

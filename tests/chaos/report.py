@@ -39,7 +39,7 @@ def write(rows: list[Row], trials: dict[str, Row], machine: Machine) -> None:
 def page(rows: list[Row], trials: dict[str, Row], machine: Machine) -> str:
     requests, calls = sum(row.submitted for row in rows), sum(row.extra for row in rows)
     lost, undone, unexplained = (sum(getattr(row, name) for row in rows) for name in ("lost", "undone", "unexplained"))
-    pools = ", ".join(f"{pool} (2 x {most} at once)" for pool, most in POOLS.items())
+    pools = ", ".join(f"{pool} 2 x {most}" for pool, most in POOLS.items())
     return f"""# Reliability
 
 What [the README promises](../README.md#what-is-promised), while everything around the queue breaks. This page
@@ -53,9 +53,9 @@ A short version, and the mutants below, are part of `make test`.
 
 ## What is done
 
-Two web replicas, two workers of each pool ({pools}), one server, a target that logs every call, and a TCP proxy
-on each of the three links between them: all real processes on one machine ({machine.cores} cores, Python
-{machine.python}, {machine.server}). Whatever dies is started again at once, as a supervisor does. Clients
+Two web replicas, two workers of each pool (requests at once: {pools}),
+one server, a target that logs every call, and a TCP proxy on each of the three links between them: all real
+processes on one machine ({machine.cores} cores, Python {machine.python}, {machine.server}). Whatever dies is started again at once, as a supervisor does. Clients
 submit to both replicas by the clock, each request with an `Idempotency-Key` of its own; a submit that is
 refused or breaks off is sent again under its key. The target takes up to 0.3 s a call. Leases last {LEASE_S} s,
 a worker that stops has {GRACE_S} s. Under this load one fault after another is injected; then every
