@@ -55,11 +55,11 @@ A short version, and the mutants below, are part of `make test`.
 
 Two web replicas, two workers of each pool (requests at once: {pools}),
 one server, a target that logs every call, and a TCP proxy on each of the three links between them: all real
-processes on one machine ({machine.cores} cores, Python {machine.python}, {machine.server}). Whatever dies is started again at once, as a supervisor does. Clients
-submit to both replicas by the clock, each request with an `Idempotency-Key` of its own; a submit that is
-refused or breaks off is sent again under its key. The target takes up to 0.3 s a call. Leases last {LEASE_S} s,
-a worker that stops has {GRACE_S} s. Under this load one fault after another is injected; then every
-acknowledged request is looked up over the API until it has ended.
+processes on one machine ({machine.cores} cores, Python {machine.python}, {machine.server}). Whatever dies is
+started again at once, as a supervisor does. Clients submit to both replicas by the clock, each request with an
+`Idempotency-Key` of its own; a submit that is refused or breaks off is sent again under its key. The target
+takes up to 0.3 s a call. Leases last {LEASE_S} s, a worker that stops has {GRACE_S} s. Under this load one
+fault after another is injected; then every acknowledged request is looked up over the API until it has ended.
 
 The judge is the server's own append-only file. It holds every effect of every script, in order and whole, and
 what a crash took away is not in it. It is replayed, and after each step the engine's rules are checked: which
