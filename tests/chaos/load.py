@@ -61,7 +61,6 @@ class Load:
         self.errors: list[str] = []
         self._ports, self._plan, self._count = ports, plan, count
         self._rate_per_s = count / duration_s
-        self._duration_s = duration_s
         self._started_s = time.monotonic()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
