@@ -79,7 +79,7 @@ class History:
         self._file = AppendOnlyFile(folder)
         self._model = Model()
         self.requests: dict[str, Request] = {}
-        self.asked_ms: dict[int, list[int]] = {}  # when each worker process had taken a kick and asked for work, by pid
+        self.asked_ms: dict[int, list[int]] = {}  # when each worker process took a kick or got work, by pid
         self._services: dict[str, list[Request]] = {}
         self.breaches: list[Breach] = []
         self.transactions = 0
@@ -113,7 +113,7 @@ class _Step:
     def run(self) -> None:
         for command in self._transaction:
             self._apply(command)
-        if self._caller and not self._won:  # not the end of an attempt, which needs no kick
+        if self._caller and (self._claims or not self._won):  # an end that takes nothing new is no sign of life
             self._history.asked_ms.setdefault(pid_of(self._caller), []).append(self._asked_ms)
         for key, what in self._writers.items():
             self._check_fence(key, what)

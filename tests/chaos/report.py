@@ -90,8 +90,8 @@ calls more than requests, {unexplained or "none"} of them unexplained.
   beyond its lease, or the network delivers late what was given up, this can't be had: it is counted under extra),
   and requests that ended otherwise than they had to. Must be 0.
 - **recovery**: seconds until all went on, and the limit. From the restart of the server, the lift of a network
-  fault or the fault itself: until a request that came later has ended, and every worker has taken a message again.
-  From the kill of a worker: also until all that it held has ended.
+  fault or the fault itself: until a request that came later has ended, and every worker has taken a message or
+  got work again. From the kill of a worker: also until all that it held has ended.
 
 ## Does the ledger see anything?
 

@@ -119,7 +119,7 @@ class Scene:
         self._await(self.goes_on)
 
     def await_all_at_work(self) -> None:
-        """Every process runs, anew where it had to end; every worker has taken a kick since the fault was lifted."""
+        """Every process runs, anew where it had to end; every worker takes work since the fault was lifted."""
 
         def at_work() -> bool:
             members = {member.name: member for member in self.fleet.members}
@@ -155,7 +155,7 @@ class Scene:
             self.recovery_s = max(self.recovery_s, RECOVERY_MOST_S)
 
     def _first_asks(self) -> dict[str, int]:
-        """When each worker, as it runs now, first took a kick since the fault was lifted, milliseconds."""
+        """When each worker, as it runs now, first took a kick or got work since the fault was lifted, ms."""
         since_ms, first = self.lifted[-1] * 1000, dict[str, int]()
         names = {member.pid: member.name for member in self.fleet.workers}
         for pid, asked_ms in self.history.read().asked_ms.items():

@@ -102,7 +102,7 @@ def test_when_a_worker_asked_for_work_is_known_though_there_was_none(
     driver.start(caller="4711-abc.0")
     driver.submit()
     [work] = driver.start(caller="4711-abc.1")
-    driver.finish(work, caller="4712-def.0")  # an end that asks for more is no sign that kicks arrive
+    driver.finish(work, caller="4712-def.0")  # an end that takes nothing new is no sign of life
     kept.await_on_disk()
 
     asked_ms = history.read().asked_ms
