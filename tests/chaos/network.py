@@ -42,6 +42,16 @@ def _strand(link: Link) -> Callable[[Scene], None]:
     return act
 
 
+def _heal(link: Link) -> Callable[[Fleet], None]:
+    """End what is still half open: an idle connection would hold its owner up whenever it is used next."""
+
+    def after(fleet: Fleet) -> None:
+        link(fleet).reset()
+        link(fleet).pass_on()
+
+    return after
+
+
 def _faults() -> list[Fault]:
     lost = Allowed(cuts=frozenset({"WorkerLost"}))
     # A worker whose broker connection is half open may need its watchdog, which hands its requests back.
@@ -79,6 +89,7 @@ def _faults() -> list[Fault]:
                 f"{name}: all connections of one moment are half open for good",
                 _strand(link),
                 stranded,
+                after=_heal(link),
             ),
         ]
     return made

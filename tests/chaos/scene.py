@@ -42,6 +42,7 @@ class Fault:
     plan: Plan = healthy
     sections: str = ""
     fsync: str = "everysec"
+    after: Callable[[Fleet], None] = lambda fleet: None  # once the account is drawn up: leave nothing to the next fault
 
 
 @dataclass
@@ -191,6 +192,7 @@ def run(fleet: Fleet, fault: Fault, *, count: int, settle_s: float = SETTLE_S) -
     history.read()
     scene.note_held()
     row = Row(fault.name, fault.title, recovery_s=round(scene.recovery_s, 1))
+    fault.after(fleet)
     services = {entry.item.service for entry in load.entries}
     for problem in scene.problems:
         row.wrong_end += 1
