@@ -9,11 +9,12 @@ BIN := $(VENV)/bin
 # An environment remembers the folder it was made in: in another one, or without its Python, its programs don't start.
 STALE := $(shell test "$$(cat $(VENV)/made 2>/dev/null)" = "$(CURDIR)" && $(BIN)/python -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run test readme bench check clean stale
+.PHONY: help run test chaos bench readme check clean stale
 
 help:
 	@echo "make run     start everything; Ctrl-C stops it"
 	@echo "make test    all tests; ARGS=... is passed to pytest"
+	@echo "make chaos   breaks everything around the queue under load, some 15 minutes; writes docs/reliability.md"
 	@echo "make readme  every block of the README, in a clean clone"
 	@echo "make bench   measure against a plain Flask and Celery app, some 12 minutes; ARGS=... as in docs/performance.md"
 	@echo "make check   ruff and mypy"
@@ -24,6 +25,9 @@ run: $(VENV)/run.stamp
 
 test: $(VENV)/run.stamp
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/run.stamp
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 readme: $(VENV)/run.stamp
 	@$(BIN)/python scripts/run_readme.py

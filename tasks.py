@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from typing import Any
 
+import kombu.utils.functional
 from celery import Celery, Task, signals
 from kombu.entity import Queue
 from kombu.utils.scheduling import priority_cycle
@@ -25,6 +27,10 @@ from eas_queue.worker.control import hear_listeners, replace_revoke
 from eas_queue.worker.hangup import ignore_hangups, on_hangup
 from eas_queue.worker.runtime import Limits, Runtime
 from eas_queue.worker.watchdog import Watchdog
+
+# kombu has taken `sleep` by name before Celery's gevent pool replaces it. While Celery waits to reach its broker again,
+# 2 s at first and 30 s in the end, the whole process would stand still: no result written, no lease renewed.
+kombu.utils.functional.sleep = time.sleep  # type: ignore[attr-defined]
 
 
 class HighFirst(priority_cycle):

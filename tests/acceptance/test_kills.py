@@ -74,6 +74,28 @@ def test_what_was_acknowledged_a_second_before_the_server_died_is_finished(targe
         server.stop()
 
 
+@pytest.mark.parametrize(("pool", "concurrency"), [("gevent", 10), ("threads", 4), ("prefork", 2)])
+def test_a_worker_works_while_celery_waits_to_reach_its_broker_again(
+    target: Target, pool: str, concurrency: int
+) -> None:
+    server = RedisServer().start()
+    try:
+        with Installation(server.url, target.url) as installation:
+            installation.web()
+            worker = installation.worker(pool, concurrency)
+            request_id = installation.submit(delay_s=1)
+            target.wait_for(lambda calls: len(calls) == 1)
+            server.await_on_disk()
+            server.kill()
+            worker.await_log("Trying again in 4.00 seconds")
+            server.start()
+
+            assert installation.await_end(request_id, timeout_s=2)["status"] == "SUCCESS"
+            assert "Connected to" not in worker.log.partition("Trying again in 4.00 seconds")[2], "it was Celery's time"
+    finally:
+        server.stop()
+
+
 def test_a_long_absence_of_workers_leaves_no_flood_of_messages(
     server: RedisServer, target: Target, raw: redis.Redis
 ) -> None:

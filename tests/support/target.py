@@ -89,6 +89,8 @@ class CallRecord(TypedDict):
     status: int | None  # None until headers were sent
     body_bytes: int  # received so far
     running: int  # how many calls ran when it started, this one included
+    progress_token: str | None  # X-Progress-Token: tells one lease from another
+    peer_port: int
 
 
 class Stats(TypedDict):
@@ -112,6 +114,8 @@ class Call:
     query: str
     started_at: float
     running: int
+    progress_token: str | None
+    peer_port: int
     ended_at: float | None = None
     outcome: Outcome | None = None
     status: int | None = None
@@ -131,6 +135,8 @@ class Call:
             "status": self.status,
             "body_bytes": self.body_bytes,
             "running": self.running,
+            "progress_token": self.progress_token,
+            "peer_port": self.peer_port,
         }
 
 
@@ -152,7 +158,7 @@ class CallLog:
         self._closed = 0
         self._attempts: dict[str | None, int] = {}
 
-    def begin(self, head: Head) -> Call:
+    def begin(self, head: Head, peer_port: int) -> Call:
         self._running += 1
         self._max_running = max(self._max_running, self._running)
         attempt = head.fields.get("x-request-attempt", "")
@@ -164,6 +170,8 @@ class CallLog:
             query=head.query,
             started_at=time.time(),
             running=self._running,
+            progress_token=head.fields.get("x-progress-token"),
+            peer_port=peer_port,
         )
         self._next_n += 1
         self._calls.append(call)
@@ -528,7 +536,7 @@ class Connection:
         return head.keep_alive
 
     async def _serve_call(self, head: Head) -> bool:
-        call = self._log.begin(head)
+        call = self._log.begin(head, self._transport.get_extra_info("peername")[1])
         outcome: Outcome = "closed_by_us"
         try:
             try:

@@ -475,7 +475,10 @@ def test_a_finished_call_is_logged_with_all_its_facts(target: Target) -> None:
         "status": 418,
         "body_bytes": 5,
         "running": 1,
+        "progress_token": None,
+        "peer_port": call["peer_port"],
     }
+    assert call["peer_port"] > 0
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-Request-Attempt": "second"}])

@@ -48,7 +48,7 @@ local n = tonumber(ARGV[5])
 local got = not is_first and recall(ARGV[6], ARGV[7])
 if not got then
   got = claim(n, ARGV[7], tonumber(ARGV[8]))
-  remember(ARGV[6], ARGV[7], got)
+  if #got > 0 then remember(ARGV[6], ARGV[7], got) end -- asked again, it may find some
 end
 kick(ARGV[7])
 return { taken, got }

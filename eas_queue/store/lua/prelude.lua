@@ -309,7 +309,6 @@ local function recall(caller, nonce)
 end
 
 local function remember(caller, nonce, got)
-  if #got == 0 then return end -- asked again, it may find some
   local lines = { nonce }
   for i, work in ipairs(got) do lines[i + 1] = work[1] .. ' ' .. work[2] end
   redis.call('SET', CALL_PREFIX .. caller, table.concat(lines, '\n'), 'EX', 120)

@@ -1,0 +1,23 @@
+"""The page that `make chaos` wrote is about the faults and mutants that there are."""
+
+from __future__ import annotations
+
+import re
+
+from tests.chaos.__main__ import FAULTS
+from tests.chaos.mutants import MUTANTS
+from tests.chaos.report import PAGE
+from tests.chaos.trials import TRIALS
+
+
+def test_the_page_has_every_fault_with_its_number_of_requests_and_every_mutant() -> None:
+    page = PAGE.read_text()
+
+    for fault in FAULTS.values():
+        found = re.search(rf"^\| {re.escape(fault.title)} \| (\d+) \|", page, re.MULTILINE)
+        assert found, f"{fault.name}: make chaos"
+        assert int(found[1]) >= 2_000
+    for trial in TRIALS:
+        found = re.search(rf"^\| {re.escape(MUTANTS[trial.mutant].title)} \| .* \| (.*) \|$", page, re.MULTILINE)
+        assert found, f"{trial.mutant}: make chaos"
+        assert trial.red in found[1]
