@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from typing import Any
 
-import kombu.utils.functional
 from celery import Celery, Task, signals
 from kombu.entity import Queue
 from kombu.utils.scheduling import priority_cycle
@@ -22,15 +20,11 @@ from eas_queue.reload import Bell, Reload
 from eas_queue.store import keys, kick
 from eas_queue.store.client import Client
 from eas_queue.store.store import Store
-from eas_queue.worker import watchdog
+from eas_queue.worker import broker, watchdog
 from eas_queue.worker.control import hear_listeners, replace_revoke
 from eas_queue.worker.hangup import ignore_hangups, on_hangup
 from eas_queue.worker.runtime import Limits, Runtime
 from eas_queue.worker.watchdog import Watchdog
-
-# kombu has taken `sleep` by name before Celery's gevent pool replaces it. While Celery waits to reach its broker again,
-# 2 s at first and 30 s in the end, the whole process would stand still: no result written, no lease renewed.
-kombu.utils.functional.sleep = time.sleep  # type: ignore[attr-defined]
 
 
 class HighFirst(priority_cycle):
@@ -48,6 +42,7 @@ def make_celery(settings: config.Settings) -> Celery:
     """The Celery app for an installation. Opens no connection."""
     url = settings.redis
     app = Celery("eas_queue", broker=url, backend=url)
+    broker.mend(app)
     # The last one drops a half-open connection after 5 to 9 s, before eas_queue.worker.watchdog would end the worker.
     timeouts = {"socket_timeout": 5, "socket_connect_timeout": 2, "socket_keepalive": True, "health_check_interval": 4}
     app.conf.update(

@@ -34,7 +34,7 @@ TICK_S = 0.5
 STALLED_S = (
     10.0  # longer than Celery needs to drop a half-open connection itself, see health_check_interval in tasks.py
 )
-RECONNECTS_S = 45.0  # instead, while Celery knows that it is not connected: its pauses grow up to 30 s
+RECONNECTS_S = 45.0  # instead, while Celery knows that it is not connected: it tries again every few seconds
 FROZEN_S = 3.0  # between two looks: this process or its computer slept, so nothing is known of the time between
 KILL_AFTER_S = 5.0
 HUB_HANGS_S = 30

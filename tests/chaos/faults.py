@@ -21,6 +21,7 @@ LOST = frozenset({"WorkerLost"})
 STOPPED = Allowed(cuts=frozenset({"HandedBack"}), recovery_s=GRACE_S + 4 + 10)
 KILLED = Allowed(cuts=LOST, recovery_s=LEASE_S + 5)
 SERVER_KILLS = 20
+AWAY_S = 20  # long enough for whatever tries again in growing pauses
 
 
 def one_of_each_pool(scene: Scene) -> list[Member]:
@@ -123,6 +124,10 @@ def kill_server(times: int) -> Callable[[Scene], None]:
     return act
 
 
+def keep_server_away(scene: Scene) -> None:
+    scene.kill_server(away_s=AWAY_S)
+
+
 def fill_memory(scene: Scene) -> None:
     with scene.fleet.server.client() as client:
         client.config_set("maxmemory", 1)
@@ -200,6 +205,13 @@ PROCESSES = [
         kill_server(SERVER_KILLS),
         Allowed(cuts=LOST, undone=True),
         duration_s=25,
+    ),
+    Fault(
+        "server-away",
+        f"SIGKILL of the server, which is started again after {AWAY_S} s",
+        keep_server_away,
+        Allowed(cuts=LOST, undone=True),
+        duration_s=AWAY_S + 8,
     ),
     Fault("server-memory", "the server's memory is full for 4 s", fill_memory),
     Fault(

@@ -85,10 +85,10 @@ calls more than requests, {unexplained or "none"} of them unexplained.
   `TargetFailed` (the call was made and its answer did not come, or asked for a repetition). **unexplained**:
   those without a lease of their own, or cut off for a reason that this fault does not have. Must be 0: a fault
   that cuts nothing off sends nothing twice.
-- **broken**: breaches of the rules: an end or result over an end, one without the live lease, an illegal step,
-  two attempts of a request at the target at the same time (by more than {TOUCH_S:g} s; where a worker is frozen
-  beyond its lease, or the network delivers late what was given up, this can't be had: it is counted under extra),
-  and requests that ended otherwise than they had to. Must be 0.
+- **twice**: ends or results that were written over an end, or by somebody without the live lease. Must be 0.
+- **illegal**: steps and states that the rules forbid, requests that ended otherwise than they had to, and two
+  attempts of a request at the target at the same time (by more than {TOUCH_S:g} s; where a worker is frozen beyond
+  its lease, or the network delivers late what was given up, that can't be had: it is counted under extra). Must be 0.
 - **recovery**: seconds until all went on, and the limit. From the restart of the server, the lift of a network
   fault or the fault itself: until a request that came later has ended, and every worker has taken a message or
   got work again. From the kill of a worker: also until all that it held has ended.
@@ -104,16 +104,17 @@ defect to stay green under the same faults (leases of {TRIAL_LEASE_S} s, one web
 
 def _table(rows: Iterable[Row]) -> str:
     lines = [
-        "| fault | sent | again | acked | ended | lost | undone | extra | unexplained | broken | recovery, s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| fault | sent | again | acked | ended | lost | undone "
+        "| extra | unexplained | twice | illegal | recovery, s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        broken = row.twice + row.unfenced + row.illegal + row.overlaps + row.wrong_end
+        twice, illegal = row.twice + row.unfenced, row.illegal + row.overlaps + row.wrong_end
         verdict = f" **red: {', '.join(sorted(row.red))}**" if row.red else ""
         seen = (row.submitted, row.refused, row.acknowledged, row.terminal, row.lost, row.undone)
         counts = " | ".join(str(count) for count in seen)
         calls = f"{row.extra}{_cuts(row)} | {row.unexplained}"
-        lines.append(f"| {row.title}{verdict} | {counts} | {calls} | {broken} | {_recovery(row)} |")
+        lines.append(f"| {row.title}{verdict} | {counts} | {calls} | {twice} | {illegal} | {_recovery(row)} |")
     return "\n".join(lines)
 
 

@@ -98,9 +98,10 @@ class Scene:
                 member.signal_all(signal.SIGCONT)
         self.lift()
 
-    def kill_server(self) -> None:
+    def kill_server(self, *, away_s: float = 0) -> None:
         self.kills.append(time.time())
         self.fleet.server.kill()
+        wait_s(away_s)
         self.fleet.server.start()
         self.lift()
 
