@@ -15,6 +15,7 @@ import redis
 from eas_queue.store import keys
 from eas_queue.store.client import Client
 from eas_queue.store.store import Store
+from eas_queue.worker.broker import RETRY_MOST_S
 from tests.support.installation import Installation, await_condition
 from tests.support.server import RedisServer
 from tests.support.target_client import Target
@@ -78,20 +79,20 @@ def test_what_was_acknowledged_a_second_before_the_server_died_is_finished(targe
 def test_a_worker_works_while_celery_waits_to_reach_its_broker_again(
     target: Target, pool: str, concurrency: int
 ) -> None:
-    server = RedisServer().start()
+    server, pause = RedisServer().start(), f"Trying again in {RETRY_MOST_S:.2f} seconds"
     try:
         with Installation(server.url, target.url) as installation:
             installation.web()
             worker = installation.worker(pool, concurrency)
-            request_id = installation.submit(delay_s=1)
+            request_id = installation.submit(delay_s=0.3)
             target.wait_for(lambda calls: len(calls) == 1)
             server.await_on_disk()
             server.kill()
-            worker.await_log("Trying again in 4.00 seconds")
+            worker.await_log(pause)
             server.start()
 
-            assert installation.await_end(request_id, timeout_s=2)["status"] == "SUCCESS"
-            assert "Connected to" not in worker.log.partition("Trying again in 4.00 seconds")[2], "it was Celery's time"
+            assert installation.await_end(request_id, timeout_s=RETRY_MOST_S)["status"] == "SUCCESS"
+            assert "Connected to" not in worker.log.partition(pause)[2], "it was Celery's time"
     finally:
         server.stop()
 
