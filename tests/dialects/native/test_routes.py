@@ -202,6 +202,7 @@ def test_a_clients_headers_reach_the_target(front: Front) -> None:
         "X-Custom": "a, b;  c",
         "X-Utf8": "é".encode(),
         "X-Tab": "a\tb",
+        "X-Empty": "",
         "Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     }
 
