@@ -529,6 +529,16 @@ class TestServer:
 
         drive.raw.hset(keys.SYS, "layout", keys.LAYOUT)
 
+    def test_a_full_server_that_has_restarted_refuses_submits_as_well(self, drive: Driver) -> None:
+        drive.register()
+        drive.raw.script_flush()
+        drive.raw.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(errors.StoreFull):
+                drive.submit()
+        finally:
+            drive.raw.config_set("maxmemory", 1_073_741_824)
+
     def test_a_full_server_refuses_submits_whole_and_still_finishes(self, drive: Driver) -> None:
         drive.register(max_concurrency=1)
         request_id = drive.submit()
