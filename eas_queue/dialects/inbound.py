@@ -153,7 +153,7 @@ def _forwarded_headers(request: Request) -> tuple[tuple[str, str], ...]:
     kept = []
     for key, value in found:
         name = _forwarded_name(key)
-        if name and value:
+        if name and (value or key != "CONTENT_TYPE"):  # servers that know of none may give an empty one
             kept.append((name, value))
     connection = environ.get("HTTP_CONNECTION", "")
     if connection:

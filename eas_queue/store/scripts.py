@@ -78,10 +78,11 @@ class Scripts:
 
     def _evalsha(self, name: str, args: tuple[Any, ...]) -> Any:
         try:
-            return self._send(name, args)
-        except redis.exceptions.NoScriptError:
-            self._load()
-            return self._send(name, args)
+            try:
+                return self._send(name, args)
+            except redis.exceptions.NoScriptError:
+                self._load()
+                return self._send(name, args)
         except redis.exceptions.OutOfMemoryError as exc:
             raise errors.StoreFull(f"Redis is out of memory and refused {name}") from exc
         except redis.ResponseError as exc:

@@ -4,13 +4,15 @@ Who finds the connection free sends at once. What comes while a round trip is un
 one: a single send, a single wait. So a lone caller loses nothing, and under load both this process and the server save
 most of what a call costs beside the script itself (docs/decisions/0022).
 
-No thread of its own: the first of those who wait leads the next round trip, for all of them.
+No thread of its own: the first of those who wait leads the next round trip, for all of them. It reads their replies as
+long as it would have waited for its own; a server that takes longer is left to the next of them.
 """
 
 from __future__ import annotations
 
 import collections
 import threading
+import time
 from typing import Any
 
 import hiredis
@@ -18,16 +20,20 @@ import redis
 
 GROUP_MOST = 256  # calls in one round trip
 GROUP_BYTES_MOST = 1_048_576  # and of their arguments, unless the first alone has more
+SILENCE_LEAST = 0.25  # of the time-out: a leader whose turn came late gives the server as long
 
 
 class _Call:
     """One command on its way. ``turn`` opens once: when it is done, or when it leads."""
 
-    __slots__ = ("data", "error", "leads", "reply", "turn")
+    __slots__ = ("data", "error", "has_left", "is_done", "leads", "reply", "turn", "until_s")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, until_s: float) -> None:
         self.data = data
+        self.until_s = until_s
         self.leads = False
+        self.is_done = False  # its reply or its own error has come
+        self.has_left = False  # out of time, or killed
         self.turn: Any = None  # a lock, unless it leads from the start
         self.reply: Any = None
         self.error: Exception | None = None
@@ -37,14 +43,14 @@ class SharedConnection:
     """Safe to share between the threads of one process. Opens nothing before the first call."""
 
     def __init__(self, connection: redis.Connection, timeout_s: float) -> None:
-        """*connection*: of this object alone from now on; *timeout_s*: how long a call may wait for its turn, which is
-        how long a round trip may take."""
+        """*connection*: of this object alone from now on; *timeout_s*: how long a call may take, its wait included."""
         self._connection: Any = connection
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._waiting: collections.deque[_Call] = (
             collections.deque()
         )  # the leader, if it has not sent yet, is the first
+        self._out: collections.deque[_Call] = collections.deque()  # sent, no reply yet; touched by the leader only
         self._is_led = False
 
     def call(self, *command: Any) -> Any:
@@ -52,7 +58,7 @@ class SharedConnection:
 
         After a time-out or a lost connection nothing is known of the call's effect.
         """
-        call = _Call(hiredis.pack_command(command))
+        call = _Call(hiredis.pack_command(command), time.monotonic() + self._timeout_s)
         with self._lock:
             self._waiting.append(call)
             call.leads = not self._is_led
@@ -64,7 +70,7 @@ class SharedConnection:
             self._await_turn(call)
         if call.leads:
             try:
-                self._round_trip(self._group())
+                self._round_trip(call)
             finally:
                 self._pass_on()
         if call.error is not None:
@@ -83,6 +89,7 @@ class SharedConnection:
         finally:  # out of time, or this greenlet is being killed: nobody may wait for it
             if not in_time:
                 with self._lock:
+                    call.has_left = True
                     leads = call.leads
                     if call in self._waiting:
                         self._waiting.remove(call)
@@ -103,36 +110,74 @@ class SharedConnection:
                 group.append(self._waiting.popleft())
         return group
 
-    def _round_trip(self, group: list[_Call]) -> None:
-        left = collections.deque(group)
+    def _round_trip(self, leader: _Call) -> None:
+        """Send, unless that is done, and read until all have their replies or the leader is out of time."""
         try:
-            self._connection.send_packed_command([b"".join([call.data for call in group])])
-            while left:
-                try:
-                    left[0].reply = self._connection.read_response()
-                except redis.ResponseError as exc:  # this call's alone
-                    left[0].error = exc
-                _let_go(left.popleft())
+            if not self._out:
+                self._out.extend(self._group())
+                self._connection.send_packed_command([b"".join([call.data for call in self._out])])
+            while self._out and self._read(leader):
+                pass
         except BaseException as exc:
-            self._connection.disconnect()
-            if isinstance(exc, redis.TimeoutError):
-                with self._lock:  # the server is silent: those that wait would each wait as long again
-                    left += self._waiting
-                    self._waiting.clear()
-            for call in left:
-                call.error = exc if isinstance(exc, redis.RedisError) else redis.ConnectionError(repr(exc))
-                _let_go(call)
+            self._drop(exc)
             if not isinstance(exc, Exception):
                 raise
 
+    def _read(self, leader: _Call) -> bool:
+        """The next reply. False: the leader has its own, or is out of time, and others go on reading."""
+        call, left_s = self._out[0], leader.until_s - time.monotonic()
+        if left_s < 0 and call is not leader:
+            if not leader.is_done:
+                leader.error, leader.has_left = redis.TimeoutError("no reply in time"), True
+            return False
+        try:
+            # while a long reply comes in pieces, each may take as long
+            silence_s = max(left_s, SILENCE_LEAST * self._timeout_s)
+            call.reply = self._connection.read_response(timeout=silence_s, disconnect_on_error=False)
+        except redis.ResponseError as exc:  # this call's alone
+            call.error = exc
+        except redis.TimeoutError as exc:
+            if not leader.is_done:
+                leader.error, leader.has_left = exc, True
+            if all(other.has_left for other in self._out):
+                raise
+            return False
+        _let_go(self._out.popleft())
+        return True
+
+    def _drop(self, exc: BaseException) -> None:
+        """Close the connection. What is out fails."""
+        self._connection.disconnect()
+        failed, self._out = self._out, collections.deque()
+        if isinstance(exc, redis.TimeoutError):
+            with self._lock:  # the server is silent: those that wait would each wait as long again
+                failed += self._waiting
+                self._waiting.clear()
+        for call in failed:
+            call.error = exc if isinstance(exc, redis.RedisError) else redis.ConnectionError(repr(exc))
+            _let_go(call)
+
     def _pass_on(self) -> None:
+        """To the next of those that are out, if this one leaves before all have come; else to the first who waits."""
         with self._lock:
-            self._is_led = bool(self._waiting)
-            if self._is_led:
-                self._waiting[0].leads = True
-                self._waiting[0].turn.release()
+            if self._heir(self._out):
+                return
+        if self._out:
+            self._drop(redis.ConnectionError("nobody waits any more for what the server has not answered"))
+        with self._lock:
+            self._is_led = self._heir(self._waiting)
+
+    def _heir(self, calls: collections.deque[_Call]) -> bool:
+        """Whether one of *calls* leads now. Called with the lock held."""
+        for call in calls:
+            if not call.has_left:
+                call.leads = True
+                call.turn.release()
+                return True
+        return False
 
 
 def _let_go(call: _Call) -> None:
+    call.is_done = True
     if not call.leads:
         call.turn.release()

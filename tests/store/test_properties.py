@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 from eas_queue.engine import ids
 from eas_queue.store import keys
 from eas_queue.store.shapes import Ended, Leased, Requeued
+from eas_queue.store.store import _leased, fresh_id
 from tests.support.drive import DEAD, FAILED, HAND_BACK, LEASE_MS, RETRY, SUCCEEDED, TERMINAL, Driver
 from tests.support.server import RedisServer
 
@@ -62,6 +63,8 @@ class Histories(RuleBasedStateMachine):
         self.now_ms = 1_800_000_000_000
         self.drive.set_time(self.now_ms)
         self.last_calls: list[tuple[Leased, Ended | Requeued | None, dict[str, Any]]] = []
+        self.answers: dict[str, list[Leased]] = {}  # nonce of a finish -> what it leased
+        self.last_starts: list[tuple[tuple[Any, ...], list[Leased]]] = []
 
     @initialize(caps=st.tuples(*(st.integers(1, 4) for _ in SERVICES)), weights=st.tuples(*(st.integers(1, 3),) * 3))
     def services(self, caps: tuple[int, ...], weights: tuple[int, ...]) -> None:
@@ -192,8 +195,22 @@ class Histories(RuleBasedStateMachine):
 
     def claim(self, kick_id: str, most: int) -> None:
         waiting = {name: self.drive.members(name, "wait") for name in SERVICES}
-        works = self.drive.start(most, kick_id=kick_id)
+        call = ("start", kick_id, most, self.drive.caller(), fresh_id(), LEASE_MS)
+        works = _leased(self.drive.store.scripts.call(*call))
         self.took(works, waiting)
+        self.last_starts.append((call, works))
+
+    @precondition(lambda self: self.last_starts)
+    @rule(data=st.data())
+    def start_again(self, data: st.DataObject) -> None:
+        """A copy of a message's call comes late, after whatever has happened since."""
+        call, works = data.draw(st.sampled_from(self.last_starts[-3:]))
+        self.leases_no_more(works, _leased(self.drive.store.scripts.call(*call)))
+
+    def leases_no_more(self, works: list[Leased], again: list[Leased]) -> None:
+        """A call that was answered *works* was answered *again*: with what it still holds of them."""
+        holds = [work.token for work in works if self.drive.token(work.request_id, work.service) == work.token]
+        assert [work.token for work in again] == holds
 
     def took(self, works: list[Leased], waiting: dict[str, dict[str, float]]) -> None:
         for service in SERVICES:
@@ -226,7 +243,7 @@ class Histories(RuleBasedStateMachine):
         what = ENDS[end]
         if end == "retry" and work.attempt >= MAX_ATTEMPTS:
             what = DEAD  # the engine's policy; the script does what it is told
-        options = {"caller": self.drive.caller(), "nonce": f"nonce-{len(self.tokens)}-{work.token}"}
+        options = {"caller": self.drive.caller(), "nonce": fresh_id()}
         before = self.drive.raw.hmget(keys.record_key(work.service, work.request_id), "state", "token")
         waiting = {name: self.drive.members(name, "wait") for name in SERVICES}
         place = self.place(work)
@@ -239,10 +256,23 @@ class Histories(RuleBasedStateMachine):
             again, same = self.drive.finish(work, what, most, **options)
             assert (again, [w.token for w in same]) == (taken, [w.token for w in works])
         self.last_calls.append((work, what, options))
+        self.answers[options["nonce"]] = works
 
     def place(self, work: Leased) -> float:
         record: Any = self.drive.raw.hmget(keys.record_key(work.service, work.request_id), "class", "index")
         return (255 - int(record[0])) * 2.0**44 + int(record[1])
+
+    @precondition(lambda self: self.last_calls)
+    @rule(data=st.data())
+    def finish_again(self, data: st.DataObject) -> None:
+        """A copy of an end comes late, after whatever has happened since."""
+        work, what, options = data.draw(st.sampled_from(self.last_calls[-3:]))
+        before = self.drive.raw.hmget(keys.record_key(work.service, work.request_id), "state", "token", "won", "events")
+        taken, again = self.drive.finish(work, what, 2, **options)
+        after = self.drive.raw.hmget(keys.record_key(work.service, work.request_id), "state", "token", "won", "events")
+        assert after == before
+        assert taken == (before[2] == work.token.encode())
+        self.leases_no_more(self.answers[options["nonce"]], again)
 
     @precondition(lambda self: self.last_calls)
     @rule(data=st.data())

@@ -120,6 +120,22 @@ def test_an_end_sent_twice_at_once_is_written_once_and_claims_once(drive: Driver
     assert (drive.state(first), drive.state(third)) == ("succeeded", "queued")
 
 
+@races("finish")
+def test_a_copy_of_an_end_that_comes_late_leases_nothing(drive: Driver) -> None:
+    """Its connection was given up and the same call went through on another; the network delivers the first as well."""
+    ended, was_cancelled = drive.submit(), drive.submit()
+    works = drive.start(2)
+    drive.store.cancel("s", was_cancelled)
+    calls = [{"nonce": fresh_id(), "caller": drive.caller()} for _ in works]
+    heard = [drive.finish(work, SUCCEEDED, 1, **call) for work, call in zip(works, calls, strict=True)]
+    later = drive.submit()
+
+    late = [drive.finish(work, SUCCEEDED, 1, **call) for work, call in zip(works, calls, strict=True)]
+
+    assert heard == late == [(True, []), (False, [])]
+    assert (drive.state(ended), drive.state(later)) == ("succeeded", "queued"), "nobody would run what it leased"
+
+
 @races("cancel")
 def test_cancel_and_finish_of_a_running_request_have_one_winner(drive: Driver) -> None:
     for _ in range(20):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
 import sys
 import threading
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hiredis
 import pytest
 import redis
 
@@ -159,3 +162,70 @@ def test_a_greenlet_that_is_killed_holds_nobody_up(server: RedisServer) -> None:
     )
 
     assert found.stdout.strip() == "[b'1', b'2', b'3', b'4'] b'end'", found.stderr
+
+
+@contextlib.contextmanager
+def slow(each_s: float, *, timeout_s: float) -> Iterator[SharedConnection]:
+    """Connected to a server that answers PONG to each command, one after the other, to PING *each_s* later."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection = listener.accept()[0]
+                threads.append(threading.Thread(target=answer, args=(connection,)))
+                threads[-1].start()
+
+    def answer(connection: socket.socket) -> None:
+        reader = hiredis.Reader()
+        with connection, contextlib.suppress(OSError):
+            while data := connection.recv(65_536):
+                reader.feed(data)
+                while (command := reader.gets()) is not False:
+                    if command[0] == b"PING":
+                        time.sleep(each_s)
+                    connection.sendall(b"+PONG\r\n")
+
+    threads = [threading.Thread(target=serve)]
+    threads[0].start()
+    client = Client(f"redis://127.0.0.1:{listener.getsockname()[1]}/0?protocol=2", command_timeout_s=timeout_s)
+    client.shared.call("ECHO")
+    try:
+        yield client.shared
+    finally:
+        client.close()
+        listener.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join(10)
+        listener.close()
+
+
+def times(shared: SharedConnection, count: int) -> list[tuple[float, bool]]:
+    """How long each of *count* calls at once takes, and whether it had its answer."""
+
+    def call(_: int) -> tuple[float, bool]:
+        began = time.monotonic()
+        try:
+            shared.call("PING")
+        except redis.TimeoutError:
+            return time.monotonic() - began, False
+        return time.monotonic() - began, True
+
+    return race(count, call)
+
+
+def test_who_reads_for_others_does_not_take_longer_than_for_itself() -> None:
+    with slow(0.1, timeout_s=0.5) as shared:
+        found = times(shared, 30)
+
+        assert max(took for took, _ in found) < 0.8, "3 s of the server in one round trip"
+        assert 3 <= sum(answered for _, answered in found) < 10
+        assert times(shared, 1)[0][1]
+
+
+def test_who_has_waited_does_not_wait_as_long_again() -> None:
+    with slow(0.8, timeout_s=1) as shared:
+        found = times(shared, 2)
+
+        assert sorted(answered for _, answered in found) == [False, True]
+        assert max(took for took, _ in found) < 1.4, "0.8 s for its turn and 0.8 s for itself"

@@ -11,7 +11,7 @@ import redis
 
 from eas_queue.store import errors, keys, scripts
 from eas_queue.store.client import Client
-from eas_queue.store.store import Store
+from eas_queue.store.store import Store, fresh_id
 from tests.support.drive import (
     DEAD,
     FAILED,
@@ -265,6 +265,22 @@ class TestEnds:
 
         assert drive.members("s", "sink") == {}
         assert drive.raw.zscore(keys.DUE, "s") is None
+
+    def test_a_sweep_drops_no_more_at_once_than_it_is_told(self, drive: Driver) -> None:
+        drive.register(ttl_ms=60_000, max_concurrency=20)
+        for _ in range(20):
+            drive.submit()
+        for work in drive.start(20):
+            drive.finish(work)
+            drive.raw.delete(keys.record_key("s", work.request_id))  # as its TTL would
+        drive.pass_time(60_001)
+        left = []
+        for _ in range(3):
+            drive.raw.delete(keys.SWEEP_LOCK)
+            drive.store.scripts.call("sweep", 1000, fresh_id(), 8, 0, "test", "{}")
+            left.append(len(drive.members("s", "sink")))
+
+        assert left == [12, 4, 0]
 
     def test_celery_is_told_in_its_own_words(self, drive: Driver) -> None:
         good, bad, cancelled = drive.submit(), drive.submit(), drive.submit()
@@ -528,6 +544,16 @@ class TestServer:
             drive.submit()
 
         drive.raw.hset(keys.SYS, "layout", keys.LAYOUT)
+
+    def test_a_full_server_that_has_restarted_refuses_submits_as_well(self, drive: Driver) -> None:
+        drive.register()
+        drive.raw.script_flush()
+        drive.raw.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(errors.StoreFull):
+                drive.submit()
+        finally:
+            drive.raw.config_set("maxmemory", 1_073_741_824)
 
     def test_a_full_server_refuses_submits_whole_and_still_finishes(self, drive: Driver) -> None:
         drive.register(max_concurrency=1)

@@ -145,6 +145,11 @@ class Driver:
         value: Any = self.raw.hget(keys.record_key(service, request_id), "state")
         return "" if value is None else value.decode()
 
+    def token(self, request_id: str, service: str = "s") -> str | None:
+        """Of the lease on it, None while it does not run."""
+        value: Any = self.raw.hget(keys.record_key(service, request_id), "token")
+        return None if value is None else value.decode()
+
     def take_kick(self) -> str | None:
         """Pop a message as a Celery worker would, high_priority first; its kick id."""
         import json

@@ -11,7 +11,7 @@
 local s, id, token, outcome = service(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local r = record(s, id)
 local f = redis.call('HMGET', r, 'state', 'token', 'won', 'started_ms', unpack(ENDING_FIELDS))
-local taken, is_first = 0, false
+local taken, is_first, is_end = 0, false, false
 
 -- How long the target takes, as a mean of the latest runs: the ETA stands on it.
 local function note_run(ran_ms)
@@ -23,7 +23,8 @@ end
 if f[1] == 'running' and f[2] == token then
   taken, is_first = 1, true
   free_slot(s, id)
-  if outcome == 'succeeded' or outcome == 'failed' then
+  is_end = outcome == 'succeeded' or outcome == 'failed'
+  if is_end then
     local fields = { 'status_code', ARGV[9], 'headers', ARGV[10], 'result', ARGV[11], 'from_target', ARGV[12],
       'result_bytes', #ARGV[11], 'won', token }
     if ARGV[13] ~= '' then
@@ -45,10 +46,12 @@ if not is_first then redis.call('ZREM', s.ghost, id .. '/' .. token) end -- a ca
 touch(s)
 
 local n = tonumber(ARGV[5])
-local got = not is_first and recall(ARGV[6], ARGV[7])
+-- A copy of this call that the network has kept back may come after its caller has heard the answer: nobody would run what
+-- it leased. What has been leased is remembered, or that nothing was, unless the record says for good that this was done.
+local got = not is_first and (recall(ARGV[6], ARGV[7]) or taken == 1 and {})
 if not got then
   got = claim(n, ARGV[7], tonumber(ARGV[8]))
-  if #got > 0 then remember(ARGV[6], ARGV[7], got) end -- asked again, it may find some
+  if #got > 0 or not is_end then remember(ARGV[6], ARGV[7], got) end
 end
 kick(ARGV[7])
 return { taken, got }

@@ -32,8 +32,8 @@ local function trim(s, key)
   while left > 0 do
     local head = redis.call('ZRANGE', key, 0, 0)[1]
     if not head then return nil end
-    local left = redis.call('PTTL', record(s, head))
-    if left > 0 then return now + left end
+    local lives_ms = redis.call('PTTL', record(s, head))
+    if lives_ms > 0 then return now + lives_ms end
     redis.call('ZREM', key, head)
     left = left - 1
   end

@@ -202,6 +202,7 @@ def test_a_clients_headers_reach_the_target(front: Front) -> None:
         "X-Custom": "a, b;  c",
         "X-Utf8": "é".encode(),
         "X-Tab": "a\tb",
+        "X-Empty": "",
         "Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     }
 
@@ -899,6 +900,38 @@ def test_an_unknown_transfer_coding_is_refused(front: Front) -> None:
     assert received.startswith(b"HTTP/1.1 501 ")  # RFC 9112 section 6.1
     assert received.count(b"HTTP/1.1 ") == 1
     assert front.stored() == before
+
+
+@pytest.mark.parametrize(
+    ("head", "code"),
+    [
+        pytest.param(head, code, id=name)
+        for name, (head, code) in {
+            "no token": (b"POST /api/predict/demo HTTP/1.1\r\nHost: queue\r\n", 401),
+            "unknown service": (HEAD.replace(b"/demo", b"/unknown"), 404),
+            "refused before it is read": (HEAD.replace(b"/demo", b"/demo/sink"), 400),
+            "refused after it is read": (HEAD.replace(b"/demo", b"/demo/a%00"), 400),
+            "a bad header": (HEAD + b"X-Deadline: soon\r\n", 400),
+            "a GET with a body": (HEAD.replace(b"POST /api/predict/demo", b"GET /api/predict/demo/sink"), 400),
+            "taken": (HEAD, 200),
+        }.items()
+    ],
+)
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_is_never_taken_for_the_next_request(front: Front, head: bytes, code: int, is_chunked: bool) -> None:
+    before = front.stored()
+    body = HIDDEN * 3
+    framed = (
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        if is_chunked
+        else b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
+
+    received = front.raw(head + framed + HEAD.replace(b"/demo", b"/never") + b"Content-Length: 0\r\n\r\n")
+
+    codes = [int(found) for found in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
+    assert codes in ([code], [code, 404]), received
+    assert len(front.stored() - before) == (code == 200)
 
 
 # ------------------------------------------------------------------------------------------------------------- waiting
