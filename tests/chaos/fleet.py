@@ -170,7 +170,7 @@ class Fleet:
     def pids(self, member: Member) -> set[int]:
         """Of its main process and all children that live now."""
         self._look()
-        return {pid for pid, leader in self.leaders.items() if leader == member.pid and _session(pid) == leader}
+        return {pid for pid, leader in list(self.leaders.items()) if leader == member.pid and _session(pid) == leader}
 
     def children(self, member: Member) -> list[int]:
         return sorted(self.pids(member) - {member.pid})

@@ -36,7 +36,7 @@ def watch(scene: Scene) -> None:
         for call in scene.fleet.target.calls(since=seen):
             seen = call["n"]
             if call["path"].endswith(SERVICE):
-                pid = owner_of(call["peer_port"], scene.fleet.leaders)
+                pid = owner_of(call["peer_port"], list(scene.fleet.leaders))
                 if pid is not None:
                     scene.kill_process(pid)
         poisonous = scene.history.read().of(SERVICE)
