@@ -128,7 +128,12 @@ class Installation:
         return process
 
     def await_web(self) -> None:
+        webs = [process for process in self.processes if process.name == "web"]
+
         def ready() -> bool:
+            for web in webs[-1:]:
+                if web.popen.poll() is not None:
+                    raise AssertionError(f"the web ended with {web.popen.returncode}:\n{web.log[-3000:]}")
             try:
                 return self.session.get(f"{self.url}/healthz", timeout=2).status_code == 200
             except requests.RequestException:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,29 @@ import redis
 
 from eas_queue import embedded
 
+# Below those that systems give to outgoing connections: one could take a port between the probe and its use.
+PORTS = range(10_000, 32_000)
+
+
+def _candidates() -> Iterator[int]:
+    """All of PORTS, or this process's share where tests run in several, again and again."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = len(PORTS) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    ports = list(PORTS[worker * share : (worker + 1) * share])
+    first = os.getpid() * 7 % share
+    return itertools.cycle(ports[first:] + ports[:first])
+
+
+_ports = _candidates()
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that no other call in these tests gives for long."""
+    for port in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise AssertionError("unreachable: the candidates never end")
 
 
 class RedisServer:
