@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ import pytest
 from eas_queue.doctor import targets
 from eas_queue.doctor.result import Result, Status
 from eas_queue.engine.service import Services, ServiceSettings
+from tests.support import tls
 from tests.support.server import free_port
 from tests.support.target_client import Target
 
@@ -112,19 +111,8 @@ def test_tls_towards_a_plain_port_is_told() -> None:
     assert "http:// there?" in str(result.mend)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
 def test_a_certificate_that_nobody_vouches_for_is_told(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    _, context = tls.made(tmp_path)
 
     with listening(answers_with=context) as port:
         [result] = check({"a": f"https://localhost:{port}/"})
