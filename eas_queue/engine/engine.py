@@ -6,13 +6,12 @@ A dialect parses, makes one call here, and renders the answer. The rules themsel
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 from eas_queue.engine import errors, ids, letters, waiting
+from eas_queue.engine.queues import ServiceQueues
 from eas_queue.engine.request import (
     ProgressNote,
     Receipt,
@@ -24,24 +23,11 @@ from eas_queue.engine.request import (
 )
 from eas_queue.engine.service import Service, Services
 from eas_queue.engine.waiting import Turn
-from eas_queue.store import errors as store_errors
+from eas_queue.engine.watching import Watches
 from eas_queue.store.shapes import Alive, Letter, LogLine, Overview
 from eas_queue.store.store import Store
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def _translated(call: _F) -> _F:
-    """Callers of the engine see the engine's errors only."""
-
-    @functools.wraps(call)
-    def inner(*args: Any, **options: Any) -> Any:
-        try:
-            return call(*args, **options)
-        except store_errors.StoreError as exc:
-            raise errors.Unavailable(str(exc), exc.in_full) from exc
-
-    return inner  # type: ignore[return-value]
+_translated = errors.translated
 
 
 class Engine:
@@ -58,6 +44,8 @@ class Engine:
         self.store = store
         self.services = services
         self.waits = waiting.Waits(store)
+        self.queues = ServiceQueues(self)
+        self.watches = Watches(self)
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._told: dict[str, Service] = {}  # whose limits this process has written to Redis last
@@ -93,6 +81,8 @@ class Engine:
                 body=submission.body,
                 idempotency=idempotency,
                 rate=rate,
+                tags=submission.tags,
+                name=submission.name,
             )
             if code == 1:
                 return Receipt(service.name, str(rest[3], "ascii"), int(rest[0]), replayed=bool(rest[4]))
@@ -270,6 +260,7 @@ class Engine:
                 sink=service.sink == "always",
                 max_sink_length=service.max_sink_length,
                 hold=service.sink_full == "hold",
+                pull=service.mode == "pull",
             )
             if number is None:
                 raise errors.TooManyServices(service.name)
