@@ -24,14 +24,6 @@ failed request.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-from eas_queue.store import errors as store_errors
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
 
 class EngineError(Exception):
     """Base of all expected errors; ``code`` is stable and part of the wire."""
@@ -200,16 +192,3 @@ class TargetFailed(Exception):
 
 class WorkerLost(Exception):
     """Every worker that tried the request was lost."""
-
-
-def translated(call: _F) -> _F:
-    """Callers of the engine see the engine's errors only."""
-
-    @functools.wraps(call)
-    def inner(*args: Any, **options: Any) -> Any:
-        try:
-            return call(*args, **options)
-        except store_errors.StoreError as exc:
-            raise Unavailable(str(exc), exc.in_full) from exc
-
-    return inner  # type: ignore[return-value]

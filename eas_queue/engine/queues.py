@@ -24,6 +24,7 @@ from eas_queue.engine.items import (
     item_of,
     view_of,
 )
+from eas_queue.engine.translation import translated
 from eas_queue.engine.waiting import QueueWaiter, Turn
 from eas_queue.store.errors import StoreError
 from eas_queue.store.queues import FETCH_LOOKS_MOST, Row
@@ -57,7 +58,7 @@ class ServiceQueues:
         self._engine = engine
         self._store = engine.store.queues
 
-    @errors.translated
+    @translated
     def put(self, service_name: str, queue: Queue, put: Put) -> tuple[int, str]:
         """Store an item; returns (index, requestId). The input takes requests: see Engine.submit.
 
@@ -98,7 +99,7 @@ class ServiceQueues:
             self._engine.register(service)
         raise errors.Unavailable(f"service {service.name} vanished from Redis twice while an item was put")
 
-    @errors.translated
+    @translated
     def get(
         self,
         service_name: str,
@@ -173,14 +174,14 @@ class ServiceQueues:
                 return rows, reached
             start = reached + 1
 
-    @errors.translated
+    @translated
     def search(self, service_name: str, queue: Queue, index: int, asks: Consumer) -> Found | None:
         """Where an item stands for the group of who *asks*, or, where that has no consumer, for any; None: no item."""
         service = self._engine.services.get(service_name).name
         found = self._store.search(service, queue, index, asks.key)
         return None if found is None else Found(found[0], str(Consumer.of(found[1])), found[2])
 
-    @errors.translated
+    @translated
     def count(self, service_name: str, queue: Queue, *, priority: int = 0, having: dict[str, str] | None = None) -> int:
         """How many items there are, of one *priority* where that is above 0, with all tags of *having*."""
         service = self._engine.services.get(service_name).name
@@ -205,20 +206,20 @@ class ServiceQueues:
                 return count
             start = reached + 1
 
-    @errors.translated
+    @translated
     def view(self, service_name: str, queue: Queue) -> QueueView:
         """How a queue stands, with its groups and consumers."""
         service = self._engine.services.get(service_name)
         standing = self._store.attributes(service.name, queue)
         return view_of(service.name, standing, service.max_concurrency if service.mode == "push" else 0)
 
-    @errors.translated
+    @translated
     def remove(self, service_name: str, queue: Queue, indexes: Iterable[int]) -> int:
         """Take items out of a queue, for every group; returns how many of them there were."""
         service = self._engine.services.get(service_name).name
         return sum(self._store.remove(service, queue, some) for some in _portions(indexes))
 
-    @errors.translated
+    @translated
     def truncate(self, service_name: str, queue: Queue, below: int) -> int:
         """Take all items with a lower index out of a queue; returns how many there were. In steps: what is put
         meanwhile has a higher index."""
@@ -229,7 +230,7 @@ class ServiceQueues:
             count += removed
         return count
 
-    @errors.translated
+    @translated
     def commit(self, service_name: str, queue: Queue, indexes: Iterable[int], group: str | None) -> int:
         """A consumer of *group* (None: whoever holds them) is done with items; returns how many were held.
 
@@ -238,7 +239,7 @@ class ServiceQueues:
         """
         return self._settle(service_name, queue, indexes, group, done=True)
 
-    @errors.translated
+    @translated
     def refuse(
         self, service_name: str, queue: Queue, indexes: Iterable[int], group: str | None, *, code: str, reason: str
     ) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import contextvars
 import itertools
 import logging
 import os
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from eas_queue.engine import errors, tags
 from eas_queue.engine.items import Consumer, Item, Queue, WatchOptions, item_of
+from eas_queue.engine.translation import translated
 from eas_queue.engine.waiting import QueueWaiter, Turn, Waiter, nobody_asks
 from eas_queue.store import keys
 from eas_queue.store.errors import StoreError
@@ -255,7 +257,7 @@ class Watches:
         group.stir()
         return watcher
 
-    @errors.translated
+    @translated
     def _join(self, watcher: Watcher, service_name: str, is_gone: Callable[[], bool]) -> None:
         service = self._engine.services.get(service_name)
         until_s = time.monotonic() + BUSY_S
@@ -346,8 +348,9 @@ class Watches:
             self._pid = os.getpid()
             self.process = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
             self._groups, self._stirred, self._leaving = {}, {}, []
-            threading.Thread(target=self._push_forever, name="watches", daemon=True).start()
-            threading.Thread(target=self._keep_forever, name="watches-keeper", daemon=True).start()
+            for target in (self._push_forever, self._keep_forever):
+                thread = threading.Thread(target=target, name="watches", daemon=True)
+                contextvars.Context().run(thread.start)  # without the request of the first consumer
         self._engine.waits.add(_Knocks(self))
 
     def stir(self, group: _Group) -> None:

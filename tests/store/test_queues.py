@@ -120,7 +120,7 @@ class TestFetch:
     def test_tags_must_all_be_equal(self, sink: Desk) -> None:
         sink.put(a="1", b="2")
         sink.put(a="1")
-        sink.put(a="11", **{"k&=": "v v/"})
+        sink.put(b"x", 100, "", **{"a": "11", "k&=": "v v/"})
 
         assert self.fetch(sink, filter=tags.as_filter({"a": "1"}), most=9) == [1, 2]
         assert self.fetch(sink, filter=tags.as_filter({"b": "2", "a": "1"}), most=9) == [1]

@@ -28,14 +28,14 @@ class Desk:
     def __post_init__(self) -> None:
         self.store = self.drive.store.queues
 
-    def put(self, data: bytes = b"x", *, priority_class: int = 100, name: str = "", **given: str) -> int:
+    def put(self, data: bytes = b"x", priority_class: int = 100, name: str = "", **given: Any) -> int:
         """The index."""
         code, index = self.put_reply(data, priority_class=priority_class, name=name, **given)
         assert code == 1
         return index
 
     def put_reply(
-        self, data: bytes = b"x", *, priority_class: int = 100, name: str = "", item_id: str = "", **given: str
+        self, data: bytes = b"x", *, priority_class: int = 100, name: str = "", item_id: str = "", **given: Any
     ) -> list[int]:
         item_id = item_id or fresh_id()
         return self.store.put(
