@@ -406,6 +406,15 @@ class TestRedelivery:
         assert again.row.at == 2
         assert (found["lastCode"], found["lastReason"]) == ("Bad.Input", "no such thing")
 
+    def test_what_comes_again_waits_for_what_has_a_higher_priority(self, sink: Desk) -> None:
+        sink.join("g/a", window=9)
+        sink.put()
+        sink.pull("g/a")
+        sink.refuse("g", 1)
+        high, normal, low = (sink.put(priority_class=each) for each in (101, 100, 99))
+
+        assert sink.indexes("g/a") == [high, 1, normal, low]
+
     def test_who_refused_it_is_asked_last(self, sink: Desk) -> None:
         sink.join("g/a", window=10)
         sink.join("g/b", window=1)
