@@ -1,4 +1,4 @@
-"""Queues in any order: puts, consumers that come, go and die, pulls that are sent twice, commits, refusals, removals, time.
+"""Queues in any order: puts, consumers that come, go and die, pulls sent twice, commits, refusals, removals, time.
 
 Beside the invariants after every step: nobody is given what another consumer of its group holds, what a group has
 committed does not come to it again, in a pull the order is that of priority and index, and in the end each item was
