@@ -113,7 +113,7 @@ class Histories(RuleBasedStateMachine):
     def pull(self, data: st.DataObject, twice: bool, most: int) -> None:
         consumer = data.draw(st.sampled_from(sorted(self.there)))
         done = tuple(self.held[consumer].values()) if consumer in self.auto else ()
-        call = {"caller": f"c{consumer}", "nonce": fresh_id(), "most": most, "done": done}
+        call: dict[str, Any] = {"caller": f"c{consumer}", "nonce": fresh_id(), "most": most, "done": done}
         before = {index for name in self.there if name != consumer for index in self._window(name)}
         if consumer in self.auto:
             self._note_committed(consumer, self.held[consumer])

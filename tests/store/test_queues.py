@@ -324,6 +324,16 @@ class TestStarts:
 
         assert sink.indexes("g/b") == [1]
 
+    def test_what_it_commits_leaves_at_once(self, sink: Desk) -> None:
+        for _ in range(4):
+            sink.put()
+        sink.join("g/late", start=3)
+        sink.pull("g/late")
+
+        sink.commit("g", 3, 4)
+
+        assert sink.there() == [1, 2]
+
     def test_what_it_committed_comes_to_nobody_else_of_its_group(self, sink: Desk) -> None:
         sink.join("h/pin")
         for _ in range(4):
