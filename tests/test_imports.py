@@ -106,6 +106,11 @@ def test_dialects_do_not_see_each_other() -> None:
         assert [each for path in shared for each in offenders(path, f"eas_queue.dialects.{folder}")] == []
 
 
+def test_the_client_of_a_queue_imports_nothing_of_the_project_but_itself() -> None:
+    assert offenders("eas_queue/stream/", "eas_queue", allowed=("eas_queue.stream",)) == []
+    assert offenders("eas_queue/stream/", "config", "app", "tasks", "redis", "celery", *WEB_FRAMEWORK) == []
+
+
 def test_nothing_inside_imports_the_entry_points() -> None:
     # commands beside app and tasks: they read settings
     entry_points = {"eas_queue/run.py", "eas_queue/ready.py"}
