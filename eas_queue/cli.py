@@ -15,6 +15,7 @@ import click
 
 from eas_queue import doctor
 from eas_queue.doctor.result import Result, Status
+from eas_queue.stream.group import stream
 
 ROOT = Path(__file__).parents[1]
 COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}
@@ -23,7 +24,10 @@ NAME_WIDTH_MAX = 24  # longer ones, targets with many services, push only their 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Look after an installation of eas_queue."""
+    """Look after an installation of eas_queue, or talk to a queue."""
+
+
+main.add_command(stream)
 
 
 @main.command(name="doctor")
