@@ -38,8 +38,7 @@ class Client:
     # ------------------------------------------------------------------------------------------------------- calls
     def attributes(self) -> dict[str, str]:
         answer = self._call("GET", "look at the attributes of", {"_attrs_": "true"})
-        content = self._json(answer, "attributes")
-        return {str(key): str(value) for key, value in content.items()}
+        return self._read(answer, _attributes, "attributes of a queue")
 
     def put(self, data: bytes, *, tags: Mapping[str, str], priority: int) -> tuple[int, str]:
         """Index and request id of the new item. Not repeated when its answer is lost: it could be stored twice."""
@@ -153,6 +152,13 @@ class Client:
                 f"{answer.request.method} {self.target.url}: the answer is not {what}",
                 "this is no queue of PAI-EAS, or something stands in front of it; check the URL",
             ) from exc
+
+
+def _attributes(body: bytes) -> dict[str, str]:
+    content = json.loads(body)
+    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+        raise ValueError("not an object of strings")
+    return content
 
 
 def _unreachable(tried: str, exc: requests.RequestException, within_s: float) -> errors.Unreachable:

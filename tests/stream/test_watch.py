@@ -127,9 +127,9 @@ def test_a_broken_connection_is_told_and_made_anew(call_stub: Call, stub: QueueS
     lines = [GO_LOG.sub("", line) for line in done.stderr.splitlines()]
     assert lines[:4] == [
         "watch via websocket",
-        "the connection broke: the queue closed the connection; connecting again",
+        "the queue closed the connection; connecting again",
         "watch via websocket",
-        "the connection broke: the connection broke (Connection to remote host was lost.); connecting again",
+        "the connection broke (Connection to remote host was lost.); connecting again",
     ]
     assert lines[4] == f"[ERROR] watch {stub.url}: the queue answered 403: no more"
 

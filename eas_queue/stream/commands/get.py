@@ -26,7 +26,8 @@ def get_command(queue: Queue, length: int, timeout: int, index: int, keep: bool,
     found = queue.client.get(index=index, length=length, timeout_ns=timeout, auto_delete=not keep, tags=tags)
     if not found:
         raise errors.NotFound(
-            f"get from {queue.target.url}: nothing came within {durations.to_text(timeout)}",
+            f"get from {queue.target.url}: nothing "
+            + (f"came within {durations.to_text(timeout)}" if timeout else "is there"),
             "wait longer with --timeout, ask for less with --tags and --index, or look for results with -k",
         )
     for received, item in enumerate(found):

@@ -81,7 +81,7 @@ def _show(queue: Queue, watch: Watch, decisions: _Decisions | None) -> None:
         for event in watch.events():
             match event:
                 case Lost(reason):
-                    _log.warning("the connection broke: %s; connecting again", reason)
+                    _log.warning("%s; connecting again", reason)
                 case Connected():
                     _log.info("watch via websocket")
                 case Ended(failure):
