@@ -41,7 +41,7 @@ def _join(engine: Engine, service: str, queue: Queue, request: Request, is_dead:
 
 
 def _by_websocket(engine: Engine, service: str, queue: Queue, request: Request) -> Response:
-    websocket._checked_key(request.environ)
+    websocket.checked_key(request.environ)
     peer: websocket.Peer | None = None
     asked_s = time.monotonic()
 
