@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import contextvars
 import select
 import socket
 import struct
@@ -141,8 +140,7 @@ class Peer:
         It is called in the reader, without any context of Flask.
         """
         self._reader = threading.Thread(target=self._run, args=(on_end,), name="websocket-reader", daemon=True)
-        # In an empty context: gevent gives new greenlets a copy of this one, which holds the request and its app.
-        contextvars.Context().run(self._reader.start)
+        self._reader.start()
 
     def wait(self) -> None:
         """Return when the connection is over and closed."""
