@@ -290,6 +290,11 @@ def test_a_client_that_does_not_read_holds_the_sender_and_costs_no_memory(server
     assert pongs == sorted(pongs)
 
 
+def drain(client: RawWebSocket) -> None:
+    while client.socket.recv(MIB):
+        pass
+
+
 def await_stuck(server: Server, name: str) -> int:
     """How many messages a sender got rid of before it came to stand still."""
     seen: list[tuple[float, int]] = []
@@ -517,8 +522,7 @@ def test_our_close_ends_though_the_client_does_nothing(server: Server, stuck: bo
         if stuck:
             await_condition(lambda: server.state(name)["gone"])
             with pytest.raises(ConnectionResetError):  # the system does not go on to send what was stuck
-                while client.socket.recv(MIB):
-                    pass
+                drain(client)
 
 
 def test_a_second_close_cuts_the_connection(server: Server) -> None:
