@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from eas_queue.store import keys
 from eas_queue.store.shapes import fresh_id
 from tests.store.test_properties import EXAMPLES, SHRINK
 from tests.support.desk import PROCESS_LEASE_MS, Desk
@@ -140,12 +141,15 @@ class Histories(RuleBasedStateMachine):
 
     def _score(self, index: int) -> float:
         items = {int(i): name for name, i in self.drive.members("s", self.desk.queue).items()}
-        prio = self.drive.raw.zscore(f"eas:{{s}}:q:{self.desk.queue}:prio", items[index])
+        prio = self.drive.raw.zscore(self._key(keys.PRIO_SUFFIX), items[index])
         return float(155 * 2**44 + index if prio is None else prio)
+
+    def _key(self, suffix: str) -> str:
+        return f"{keys.PREFIX}{{s}}:{keys.QUEUE_SUFFIX}{self.desk.queue}:{suffix}"
 
     def _window(self, consumer: str) -> set[int]:
         items = self.drive.members("s", self.desk.queue)
-        window = self.drive.raw.zrange(f"eas:{{s}}:q:{self.desk.queue}:w:{consumer}", 0, -1)
+        window = self.drive.raw.zrange(self._key(keys.WINDOW_SUFFIX + consumer), 0, -1)
         return {int(items[item.decode()]) for item in window}
 
     def _note_committed(self, consumer: str, indexes: Any) -> None:

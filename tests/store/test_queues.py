@@ -296,6 +296,12 @@ class TestGroups:
 
         assert codes == [1] * 256 + [-3]
         assert sink.join("g7/b") == 1
+        sink.leave("g9/a")
+        assert sink.join("more/a") == -3  # it is waited for
+        sink.drive.pass_time(60_001)
+        sink.store.holds("p", PROCESS_LEASE_MS)
+        sink.drive.sweep()
+        assert sink.join("more/a") == 1
 
     def test_an_unknown_service_is_said(self, drive: Driver) -> None:
         assert Desk(drive, service="nobody").join("g/a") == -1

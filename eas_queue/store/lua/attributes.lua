@@ -16,7 +16,8 @@ if k.name == 'input' then
   end
   lane = { waiting(s), redis.call('ZCARD', s.lease), number(redis.call('HGET', s.cfg, 'last')), alive }
 end
-local found = redis.call('ZRANGE', queue_key(k, CONSUMERS_SUFFIX), 0, 999, 'WITHSCORES')
+-- those that are there first, then those that left last
+local found = redis.call('ZRANGE', queue_key(k, CONSUMERS_SUFFIX), 0, 999, 'REV', 'WITHSCORES')
 for i = 1, #found, 2 do
   local f = redis.call('HMGET', consumer_key(k, found[i]), 'window', 'auto', 'last', 'seen', 'filter')
   local left = tonumber(found[i + 1])

@@ -24,7 +24,8 @@ if name ~= '' then
     if index and not redis.call('HGET', queue_key(k, NAMES_SUFFIX), item) then found[#found + 1] = { tonumber(index), item } end
   end
   local low = '[' .. name .. '\0' .. string.format('%016d', math.max(from, 0))
-  for _, entry in ipairs(redis.call('ZRANGE', queue_key(k, NAMED_SUFFIX), low, '[' .. name .. '\1', 'BYLEX', 'LIMIT', 0, looks)) do
+  local entries = redis.call('ZRANGE', queue_key(k, NAMED_SUFFIX), low, '[' .. name .. '\1', 'BYLEX', 'LIMIT', 0, looks)
+  for _, entry in ipairs(entries) do
     local index, item = string.match(entry, '%z(%d+)%z([^%z]+)$')
     found[#found + 1] = { tonumber(index), item }
   end

@@ -29,7 +29,10 @@ if not is_lane(s, k, group) then
     if others > 0 then return -2 end
     redis.call('DEL', at) -- it reads from the head again: what it passed over may be what it wants now
   elseif not f[1] and redis.call('ZCARD', queue_key(k, GROUPS_SUFFIX)) >= GROUPS_MOST then
-    return -3
+    -- the place of the one that left first, of those that nobody waits for any more
+    local oldest = redis.call('ZRANGE', queue_key(k, GROUPS_SUFFIX), '(0', '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1)[1]
+    if not oldest then return -3 end
+    forget_group(k, oldest)
   end
   redis.call('HSET', at, 'filter', ARGV[11])
   redis.call('HSETNX', at, 'start', 0)

@@ -23,7 +23,8 @@ if k.name == 'sink' and name then
   if redis.call('ZSCORE', input.items, name) then
     id = name
   else
-    local entry = redis.call('ZRANGE', queue_key(input, NAMED_SUFFIX), '[' .. name .. '\0', '[' .. name .. '\1', 'BYLEX', 'LIMIT', 0, 1)[1]
+    local entry = redis.call('ZRANGE', queue_key(input, NAMED_SUFFIX), '[' .. name .. '\0', '[' .. name .. '\1', 'BYLEX',
+      'LIMIT', 0, 1)[1]
     id = entry and string.match(entry, '[^%z]+$')
   end
   if id then

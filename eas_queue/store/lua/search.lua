@@ -14,7 +14,9 @@ if lane and (group == s.name or not redis.call('ZSCORE', queue_key(k, GROUPS_SUF
   local f = redis.call('HMGET', record(s, item), 'state', 'holder')
   if f[1] == 'running' then return { 1, f[2] or s.name .. '/forwarder', 0 } end
   local rank = redis.call('ZRANK', s.wait, item)
-  if rank or redis.call('ZCARD', queue_key(k, GROUPS_SUFFIX)) == 0 then return { 0, asks, rank or redis.call('ZCARD', s.wait) } end
+  if rank or redis.call('ZCARD', queue_key(k, GROUPS_SUFFIX)) == 0 then
+    return { 0, asks, rank or redis.call('ZCARD', s.wait) }
+  end
 end
 
 local function holder(in_group)
@@ -48,7 +50,8 @@ local ahead = redis.call('ZCOUNT', group_key(k, group, BACK_SUFFIX), '-inf', '('
 local normal_from, normal_to = cursors[NORMAL] or 0, own_class == NORMAL and index or math.huge
 local counts_normal = own_class <= NORMAL
 if counts_normal then
-  ahead = ahead + redis.call('ZCOUNT', k.items, '(' .. text(normal_from), normal_to < math.huge and '(' .. text(normal_to) or '+inf')
+  local to = normal_to < math.huge and '(' .. text(normal_to) or '+inf'
+  ahead = ahead + redis.call('ZCOUNT', k.items, '(' .. text(normal_from), to)
 end
 local from = 0
 while true do

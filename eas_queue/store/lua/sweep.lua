@@ -60,10 +60,7 @@ local function look_after(s, name)
       since = -since
     end
     if since < 0 and now + since > s.ttl_ms then
-      redis.call('ZREM', queue_key(k, GROUPS_SUFFIX), found[i])
-      for _, suffix in ipairs({ AT_SUFFIX, HELD_SUFFIX, BACK_SUFFIX, AHEAD_SUFFIX }) do
-        redis.call('DEL', group_key(k, found[i], suffix))
-      end
+      forget_group(k, found[i])
     else
       next_ms = math.min(next_ms, since > 0 and since + WAITED_FOR_MS or s.ttl_ms - since + 1)
     end

@@ -195,6 +195,14 @@ local function release(s, k, consumer)
   redis.call('PUBLISH', k.note, 'room ' .. group)
 end
 
+-- Where it was is forgotten: when it comes back, it reads from the head.
+local function forget_group(k, group)
+  redis.call('ZREM', queue_key(k, GROUPS_SUFFIX), group)
+  for _, suffix in ipairs({ AT_SUFFIX, HELD_SUFFIX, BACK_SUFFIX, AHEAD_SUFFIX }) do
+    redis.call('DEL', group_key(k, group, suffix))
+  end
+end
+
 -- What a client removes: an item of the input is a request, and ends.
 local function remove_item(s, k, item, why)
   if k.name == 'input' then
