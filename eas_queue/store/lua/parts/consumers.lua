@@ -106,8 +106,8 @@ local function done_with(s, k, item)
   if state == 'succeeded' then redis.call('HDEL', record(s, item), 'body') end
 end
 
--- The group is done with an item that it held; returns whether it did hold it.
-local function commit_item(s, k, group, item)
+-- The group is done with an item that it held; returns whether it did hold it. is_known: who serves the consumer knows.
+local function commit_item(s, k, group, item, is_known)
   local held_key = group_key(k, group, HELD_SUFFIX)
   local held = redis.call('HGET', held_key, item)
   if not held then return false end
@@ -116,7 +116,7 @@ local function commit_item(s, k, group, item)
   redis.call('ZREM', group_key(k, group, BACK_SUFFIX), item)
   if redis.call('ZREM', window_key(k, consumer), item) == 1 then
     redis.call('HSET', consumer_key(k, consumer), 'seen', now)
-    redis.call('PUBLISH', k.note, 'room ' .. consumer)
+    if not is_known then redis.call('PUBLISH', k.note, 'room ' .. consumer) end
   end
   local index = redis.call('ZSCORE', k.items, item)
   if not index then return true end
