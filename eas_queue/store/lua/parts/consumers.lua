@@ -88,12 +88,20 @@ local function hand_back(s, id, counts, error_type, text, why)
   touch(s)
 end
 
+-- A service that its full sink held back may go on.
+local function sink_changed(s)
+  if s.hold then
+    touch(s)
+    tell_watchers(s)
+  end
+end
+
 -- ------------------------------------------------------------------------------------------------- groups
 -- No group waits for the item any more.
 local function done_with(s, k, item)
   if k.name ~= 'input' or is_own(item) then
     drop_item(s, k, item)
-    if s.hold then touch(s) end
+    sink_changed(s)
     return
   end
   local state = redis.call('HGET', record(s, item), 'state')
@@ -145,7 +153,7 @@ local function bury(s, k, group, item)
     end
     list_ended(s, 'sink_rear', item, NORMAL, name)
     due(s, now + s.ttl_ms)
-    if s.hold then touch(s) end
+    sink_changed(s)
   else
     drop_item(s, k, item) -- a rear has none
   end
