@@ -26,7 +26,10 @@ def of(exc: BaseException) -> str:
 
 def advice(exc: BaseException) -> str:
     """A connection that breaks after the request was sent leaves open what has become of it."""
-    broke = isinstance(_deepest(exc), http.client.HTTPException | ConnectionResetError | BrokenPipeError)
+    deepest = _deepest(exc)
+    if isinstance(deepest, ssl.SSLCertVerificationError):
+        return "if the certificate is right, name the file of those to trust in REQUESTS_CA_BUNDLE"
+    broke = isinstance(deepest, http.client.HTTPException | ConnectionResetError | BrokenPipeError)
     return UNKNOWN if broke else ABSENT
 
 

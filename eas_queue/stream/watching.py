@@ -203,12 +203,12 @@ class Watch:
         except websocket.WebSocketTimeoutException as exc:
             raise errors.Unreachable(f"{tried}: no answer within {CONNECT_S:g} s", reasons.ABSENT) from exc
         except OSError as exc:
-            raise errors.Unreachable(f"{tried}: {reasons.of(exc)}", reasons.ABSENT) from exc
+            raise errors.Unreachable(f"{tried}: {reasons.of(exc)}", reasons.advice(exc)) from exc
         except (websocket.WebSocketException, ValueError) as exc:
             if isinstance(exc.__cause__ or exc.__context__, OSError) or isinstance(
                 exc, websocket.WebSocketConnectionClosedException | websocket.WebSocketAddressException
             ):
-                raise errors.Unreachable(f"{tried}: {reasons.of(exc)}", reasons.ABSENT) from exc
+                raise errors.Unreachable(f"{tried}: {reasons.of(exc)}", reasons.advice(exc)) from exc
             raise errors.Refused(
                 f"{tried}: the answer opens no WebSocket", "check the URL, and that what stands in front lets them pass"
             ) from exc

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -66,12 +67,14 @@ class Pusher:
 class QueueStub:
     """*answer* is called for each HTTP request, *pushes* in turn for each WebSocket that is opened, then refusals."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []
         self.answer: Callable[[Asked], Answer] = lambda asked: Answer()
         self.pushes: list[Callable[[Pusher], None] | Answer] = []
         self._server = _Server(self)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/api/predict/demo"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_address[1]}/api/predict/demo"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def stop(self) -> None:
