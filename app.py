@@ -10,7 +10,7 @@ import logging
 from flask import Flask
 
 import config
-from eas_queue.dialects import native
+from eas_queue.dialects import eas, native
 from eas_queue.engine.engine import Engine
 from eas_queue.reload import Reload
 from eas_queue.store.client import Client
@@ -29,6 +29,13 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     access = settings.access()
     base_url = settings.public_base_url or ""
     dialects = [
+        eas.dialect(
+            engine,
+            access,
+            max_payload_bytes=settings.max_payload_bytes,
+            max_wait_s=settings.max_wait_s,
+            default_service=settings.default_service or "",
+        ),
         native.dialect(engine, access, base_url=base_url, max_wait_s=settings.max_wait_s),
     ]
     app = make_app(engine, dialects, max_payload_bytes=settings.max_payload_bytes, sweep_s=settings.sweep_s)

@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     services_file: Path | None = Field(
         None, description="services and their settings; default: services.toml, if it is there"
     )
+    default_service: str | None = Field(
+        None, description="the service whose queues are also at / and /sink, for clients without a path"
+    )
     public_base_url: str | None = Field(None, description="how clients reach the service; unset: links are relative")
     callback_base_url: str | None = Field(
         None, description="how targets reach the web to report progress; unset: PUBLIC_BASE_URL, else this host's PORT"
@@ -105,6 +108,13 @@ class Settings(BaseSettings):
             if not is_web or re.search(r"[\s{}?#]", value):
                 raise ValueError("must be a URL like http://localhost:5001")
             value = value.rstrip("/")
+        return value
+
+    @pydantic.field_validator("default_service")
+    @classmethod
+    def _is_service(cls, value: str | None) -> str | None:
+        if value is not None and not NAME.fullmatch(value):
+            raise ValueError("must be a service name: letters, digits, dots, dashes, underscores")
         return value
 
     @pydantic.field_validator("api_tokens", mode="before")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from flask import Flask, Response, request
 
@@ -15,6 +16,7 @@ from eas_queue.engine.engine import Engine
 from eas_queue.engine.sweeper import Sweeper
 
 log = logging.getLogger("eas_queue.web")
+OWN_PREFIX = "/~"  # of the paths that dialects give to what they claim
 
 
 def make_app(engine: Engine, dialects: Sequence[Dialect], *, max_payload_bytes: int, sweep_s: float) -> Flask:
@@ -29,6 +31,8 @@ def make_app(engine: Engine, dialects: Sequence[Dialect], *, max_payload_bytes: 
     for dialect in dialects:
         for routes in dialect.routes:
             app.register_blueprint(routes)
+
+    app.wsgi_app = _Claims(app.wsgi_app, dialects)  # type: ignore[method-assign]
 
     # Routing's own 404 and 405 never reach a blueprint's handlers, so errors are told apart by path here.
     def render(exc: Exception) -> Response:
@@ -48,3 +52,21 @@ def make_app(engine: Engine, dialects: Sequence[Dialect], *, max_payload_bytes: 
         return Response(json.dumps(content) + "\n", code, mimetype="application/json")
 
     return app
+
+
+class _Claims:
+    """Dialects share paths: what a request says of its client tells which one it speaks."""
+
+    def __init__(self, app: Any, dialects: Sequence[Dialect]) -> None:
+        self._app = app
+        self._claims = [dialect.claim for dialect in dialects if dialect.claim is not None]
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        if environ["PATH_INFO"].startswith(OWN_PREFIX):
+            environ["PATH_INFO"] = OWN_PREFIX  # not from outside
+        for claim in self._claims:
+            path = claim(environ)
+            if path:
+                environ["PATH_INFO"] = path
+                break
+        return self._app(environ, start_response)

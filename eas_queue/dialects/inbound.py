@@ -3,19 +3,20 @@ could smuggle, and keep what the target should get."""
 
 from __future__ import annotations
 
+import codecs
 import functools
 import json
 import re
 import select
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from flask import Request
 from gevent import monkey
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from eas_queue.engine import errors
+from eas_queue.engine import errors, tags
 from eas_queue.engine.request import Caller, Submission
 
 # Never forwarded, and never stored: credentials, what describes the client's own connection (RFC 9110 section 7.6.1),
@@ -28,6 +29,8 @@ WITHHELD = frozenset(
 )
 WITHHELD_PREFIXES = ("x-forwarded-", "x-eas-queueservice-")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, token
+_NO_TAGS = frozenset(("user-agent", "traceparent", "tracestate", "origin", "referer"))  # of the caller, not the item
+_SNIFFED_BYTES = 4096
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_PRIORITY = 2**31 - 1
 _JSON_DEPTH_MAX = 32
@@ -43,16 +46,56 @@ def submission(request: Request, path: str, caller: Caller) -> Submission:
     Raises InvalidRequest; werkzeug's RequestEntityTooLarge when the body is over the limit (chunked ones too).
     """
     query = request.query_string.decode("latin-1")
+    forwarded, headers, body = _forwarded_query(query), _forwarded_headers(request), whole_body(request)
     return Submission(
-        body=whole_body(request),
+        body=body,
         path=_checked_path(path),
-        query=_forwarded_query(query),
-        headers=_forwarded_headers(request),
+        query=forwarded,
+        headers=headers,
         priority=_priority(request),
         deadline_s=_deadline_s(request),
         idempotency_key=_idempotency_key(request),
         caller=caller,
+        tags=_packed_tags(forwarded, headers, "" if "CONTENT_TYPE" in request.environ else sniffed(body)),
     )
+
+
+def item_tags(query: str, headers: tuple[tuple[str, str], ...], content_type: str) -> dict[str, str]:
+    """What those who read queues know an item by: each parameter of its *query*, and `Header:<Name>` of what its sender
+    said of it. Of a parameter that stands twice the last holds. *content_type*: where no header names it."""
+    found = {key: value for key, value in parse_qsl(query, keep_blank_values=True, errors="surrogateescape") if key}
+    if content_type:
+        found["Header:Content-Type"] = content_type
+    found |= {
+        f"Header:{name}": value
+        for name, value in headers
+        if name.lower() not in _NO_TAGS and not name.lower().startswith("accept")
+    }
+    return found
+
+
+@functools.lru_cache(maxsize=1024)  # most requests have no query, and the headers of the one before
+def _packed_tags(query: str, headers: tuple[tuple[str, str], ...], content_type: str) -> str:
+    found = item_tags(query, headers, content_type)
+    found.pop("requestId", None)  # native clients name requests by the queue's own ids
+    return tags.packed(found)
+
+
+def forwarded(request: Request) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """(the query without parameters of the queue itself, the headers that say something of the body or its sender).
+
+    Raises InvalidRequest.
+    """
+    return _forwarded_query(request.query_string.decode("latin-1")), _forwarded_headers(request)
+
+
+def sniffed(data: bytes) -> str:
+    """The type of data that nobody has named: text where its beginning is UTF-8."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data[:_SNIFFED_BYTES])
+    except UnicodeDecodeError:
+        return "application/octet-stream"
+    return "text/plain; charset=utf-8"
 
 
 def raw_subpath(request: Request, prefix: str, routed: str) -> str:
@@ -190,11 +233,16 @@ def _priority(request: Request) -> int:
         return 0
     if len(values) > 1:
         raise errors.InvalidRequest("_priority_ is given more than once")
-    if not re.fullmatch(r"[0-9]{1,10}", values[0], re.ASCII) or int(values[0]) > _MAX_PRIORITY:
+    return priority_of(values[0], "_priority_")
+
+
+def priority_of(text: str, name: str) -> int:
+    """Raises InvalidRequest. *name*: where it stands, for the message."""
+    if not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) or int(text) > _MAX_PRIORITY:
         raise errors.InvalidRequest(
-            f"_priority_={values[0][:40]!r} is not a priority: use 0 (normal), 1 (high) or a higher number"
+            f"{name}={text[:40]!r} is not a priority: use 0 (normal), 1 (high) or a higher number"
         )
-    return int(values[0])
+    return int(text)
 
 
 def _deadline_s(request: Request) -> float | None:

@@ -6,13 +6,12 @@ A dialect parses, makes one call here, and renders the answer. The rules themsel
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 from eas_queue.engine import errors, ids, letters, waiting
+from eas_queue.engine.queues import ServiceQueues
 from eas_queue.engine.request import (
     ProgressNote,
     Receipt,
@@ -23,25 +22,11 @@ from eas_queue.engine.request import (
     request_of,
 )
 from eas_queue.engine.service import Service, Services
+from eas_queue.engine.translation import translated
 from eas_queue.engine.waiting import Turn
-from eas_queue.store import errors as store_errors
+from eas_queue.engine.watching import Watches
 from eas_queue.store.shapes import Alive, Letter, LogLine, Overview
 from eas_queue.store.store import Store
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def _translated(call: _F) -> _F:
-    """Callers of the engine see the engine's errors only."""
-
-    @functools.wraps(call)
-    def inner(*args: Any, **options: Any) -> Any:
-        try:
-            return call(*args, **options)
-        except store_errors.StoreError as exc:
-            raise errors.Unavailable(str(exc), exc.in_full) from exc
-
-    return inner  # type: ignore[return-value]
 
 
 class Engine:
@@ -58,13 +43,15 @@ class Engine:
         self.store = store
         self.services = services
         self.waits = waiting.Waits(store)
+        self.queues = ServiceQueues(self)
+        self.watches = Watches(self)
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._told: dict[str, Service] = {}  # whose limits this process has written to Redis last
         self._registered: Services | None = None
 
     # ---------------------------------------------------------------------------------------------------- clients
-    @_translated
+    @translated
     def submit(self, service_name: str, submission: Submission) -> Receipt:
         """Store a request; when this returns it is in Redis, and will reach exactly one terminal state.
 
@@ -93,6 +80,8 @@ class Engine:
                 body=submission.body,
                 idempotency=idempotency,
                 rate=rate,
+                tags=submission.tags,
+                name=submission.name,
             )
             if code == 1:
                 return Receipt(service.name, str(rest[3], "ascii"), int(rest[0]), replayed=bool(rest[4]))
@@ -106,12 +95,12 @@ class Engine:
             number = self.register(service)
         raise errors.Unavailable(f"service {service.name} vanished from Redis twice while a request was submitted")
 
-    @_translated
+    @translated
     def look(self, service_name: str, request_id: str) -> Request:
         """The request as it is now. Raises RequestNotFound, also for another service's request."""
         return self._look(self.services.get(service_name).name, request_id)
 
-    @_translated
+    @translated
     def _look_first(self, service_name: str, request_id: str) -> Request:
         """For who waits: a service that was taken out of the settings just now still has the request."""
         try:
@@ -122,7 +111,7 @@ class Engine:
             except errors.RequestNotFound:
                 raise exc from None
 
-    @_translated
+    @translated
     def look_again(self, request: Request) -> Request:
         """The same request as it is now, though its service be taken out of the settings meanwhile."""
         return self._look(request.service, request.request_id)
@@ -133,12 +122,12 @@ class Engine:
             raise errors.RequestNotFound(request_id, self.services.result_ttl_s)
         return request_of(name, request_id, seen)
 
-    @_translated
+    @translated
     def logs(self, request: Request, **limits: int) -> list[LogLine]:
         """The latest lines that its target logged, oldest first. *limits*: as Store.logs."""
         return self.store.logs(request.service, request.request_id, **limits) if request.log_count else []
 
-    @_translated
+    @translated
     def note_progress(self, request_id: str, token: str, note: ProgressNote) -> None:
         """What a target says of a request while it works on it. Raises AttemptOver, also for an unknown request."""
         try:
@@ -148,7 +137,7 @@ class Engine:
         if not self.store.progress(service, request_id, token, progress=note.progress, lines=note.lines):
             raise errors.AttemptOver(request_id)
 
-    @_translated
+    @translated
     def service_of(self, request_id: str) -> str:
         """The service a request id belongs to, for dialects whose routes don't name it. Raises RequestNotFound."""
         if ids.is_id(request_id):
@@ -161,14 +150,14 @@ class Engine:
                 return self._names[number]
         raise errors.RequestNotFound(request_id, self.services.result_ttl_s)
 
-    @_translated
+    @translated
     def result_body(self, request: Request) -> bytes:
         """The target's answer, byte for byte; empty where there was none."""
         if request.body is not None:
             return request.body
         return self.store.result_body(request.service, request.request_id) or b""
 
-    @_translated
+    @translated
     def cancel(self, service_name: str, request_id: str) -> State:
         """Cancel, durably and with or without workers; returns the state the request was in.
 
@@ -212,39 +201,39 @@ class Engine:
             return request
 
     # -------------------------------------------------------------------------------------------------- operators
-    @_translated
+    @translated
     def pause(self, service_name: str) -> bool:
         """Accept requests of the service but start none, until resumed; returns whether that changed something."""
         return self._set_paused(service_name, True)
 
-    @_translated
+    @translated
     def resume(self, service_name: str) -> bool:
         """End a pause; returns whether there was one."""
         return self._set_paused(service_name, False)
 
-    @_translated
+    @translated
     def overview(self, service_name: str) -> Overview:
         """How a service stands; of one that nobody has used yet, too."""
         return self.store.overview(self.services.get(service_name).name) or Overview.empty()
 
-    @_translated
+    @translated
     def dead_letters(
         self, service_name: str, *, after: int = 0, most: int = letters.PAGE_MOST
     ) -> tuple[int, list[Letter]]:
         """How many dead letters a service has, and a page of them behind rear index *after*, oldest first."""
         return letters.page(self, self.services.get(service_name).name, after=after, most=most)
 
-    @_translated
+    @translated
     def redrive(self, service_name: str, choice: letters.Choice) -> letters.Redriven:
         """Submit dead letters again, each as a new request; see letters.redrive."""
         return letters.redrive(self, self.services.get(service_name).name, choice)
 
-    @_translated
+    @translated
     def discard(self, service_name: str, choice: letters.Choice) -> list[str]:
         """Take dead letters off the list for good; returns their ids."""
         return letters.discard(self, self.services.get(service_name).name, choice)
 
-    @_translated
+    @translated
     def alive(self) -> tuple[int | None, list[Alive]]:
         """Age of the last sweep, ms, and the processes of the installation that were heard of in the last minute."""
         return self.store.alive()
@@ -270,6 +259,7 @@ class Engine:
                 sink=service.sink == "always",
                 max_sink_length=service.max_sink_length,
                 hold=service.sink_full == "hold",
+                pull=service.mode == "pull",
             )
             if number is None:
                 raise errors.TooManyServices(service.name)
@@ -279,7 +269,7 @@ class Engine:
                 return number
             service = newer  # replaced meanwhile: its new limits may have been written before these old ones
 
-    @_translated
+    @translated
     def register_listed(self) -> None:
         """Tell Redis the limits of every listed service, and of those others whose limits this process has changed.
 

@@ -11,7 +11,12 @@ EngineError
 ├── WaiterGone          nobody waits for this answer any more
 ├── AttemptOver         progress of an attempt that does not run (any more)
 ├── TooManyServices     every service number is taken
-└── Unavailable         the store is away, or full
+├── Unavailable         the store is away, or full
+└── QueueError          only to those who put into queues or consume them
+    ├── SinkFull        the sink holds what it has, and has no room
+    ├── ConsumerBusy    a consumer of this name watches already
+    ├── FilterMismatch  the group watches with other tags
+    └── TooManyGroups   the queue has too many groups
 
 TargetFailed and WorkerLost are not raised by the engine: they are what Celery's ``AsyncResult.get()`` raises for a
 failed request.
@@ -135,6 +140,50 @@ class Unavailable(EngineError):
     @property
     def in_full(self) -> str:
         return self._in_full
+
+
+class QueueError(EngineError):
+    """Raised by what only the dialects of queues call."""
+
+
+class SinkFull(QueueError):
+    code = "sink-full"
+
+    def __init__(self, service: str, length: int) -> None:
+        super().__init__(
+            f"the sink of {service} holds {length} items and loses none (sink_full = hold): nothing was stored; "
+            "read, commit or truncate it"
+        )
+        self.retry_after_s = 1
+
+
+class ConsumerBusy(QueueError):
+    code = "consumer-busy"
+
+    def __init__(self, consumer: str) -> None:
+        super().__init__(
+            f"another connection watches as {consumer}, and is alive: use another user id, or end that one"
+        )
+
+
+class FilterMismatch(QueueError):
+    code = "filter-mismatch"
+
+    def __init__(self, group: str) -> None:
+        super().__init__(
+            f"group {group} watches with other tags, and all consumers of a group must name the same: "
+            "use these, or another group"
+        )
+
+
+class TooManyGroups(QueueError):
+    code = "too-many-groups"
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(
+            f"the {queue} has 256 groups, and each item is kept until all have had it: use one of them; "
+            "a group goes when its items' time is over (RESULT_TTL_S)"
+        )
 
 
 class TargetFailed(Exception):

@@ -52,7 +52,8 @@ class Caller:
 class Submission:
     """What is to be sent to the target. *path*: still quoted, no leading slash; *query*: raw; headers in order.
 
-    *deadline_s*: how long it may wait, None as the service says. *idempotency_key*: '' none.
+    *deadline_s*: how long it may wait, None as the service says. *idempotency_key*: '' none. *tags*: packed, what those
+    who read queues know it by; *name*: the requestId among them, where the client chose one.
     """
 
     body: bytes
@@ -63,6 +64,8 @@ class Submission:
     deadline_s: float | None = None
     idempotency_key: str = ""
     caller: Caller = Caller()
+    tags: str = "&"
+    name: str = ""
 
     def meta(self) -> str:
         """All but the body, as the record keeps it."""

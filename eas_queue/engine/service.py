@@ -23,6 +23,9 @@ class ServiceSettings(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
+    mode: Literal["push", "pull"] = Field(
+        "push", description="push: requests are forwarded; pull: consumers fetch them, nothing is forwarded"
+    )
     target_url: str = Field(
         "", description="where requests go; {service} and {path} are filled in; empty: from TARGET_API_BASE_URL"
     )

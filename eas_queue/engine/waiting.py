@@ -1,4 +1,4 @@
-"""Waiting for requests to change, by push: one Redis subscription per process, however many clients wait.
+"""Waiting for requests and queues to change, by push: one Redis subscription per process, however many clients wait.
 
 A waiter subscribes first and looks second, so that no change falls between the two. When the subscription breaks, every
 waiter is woken to look for itself, and again when it is back. Beside that, one question for all of them now and then
@@ -60,6 +60,20 @@ class Waiter:
         self._is_gone = is_gone
         self._version, self._position = -1, -1
 
+    @property
+    def topic(self) -> str:
+        """What stands behind NOTE_PREFIX in the channel that it listens to."""
+        return self.request_id
+
+    def hear(self, note: bytes) -> None:
+        """A note has come."""
+        if not self.end_only or note in _ENDS:
+            self.woken.set()
+
+    def wake(self) -> None:
+        """It is to look for itself."""
+        self.woken.set()
+
     def saw(self, version: int, position: int | None) -> None:
         self._version, self._position = version, -1 if position is None else position
 
@@ -76,7 +90,7 @@ class Waiter:
 
     def end(self, turn: Turn) -> None:
         self.over = self.over or turn
-        self.woken.set()
+        self.wake()
 
     def check_client(self) -> None:
         if self._is_gone():
@@ -85,7 +99,29 @@ class Waiter:
     def compare(self, version: int, position: int) -> None:
         """What a peek found; wakes it when that is news."""
         if version != self._version or (self.wants_positions and position != self._position):
-            self.woken.set()
+            self.wake()
+
+
+class QueueWaiter(Waiter):
+    """A wait for what is put into one queue: anything, or items of one requestId."""
+
+    def __init__(self, service: str, queue: str, *, name: str = "", is_gone: Callable[[], bool] = nobody_asks) -> None:
+        super().__init__(service, "", end_only=False, is_gone=is_gone)
+        self.queue = queue
+        self._note = b"put " + name.encode("utf-8", "surrogateescape")
+
+    @property
+    def topic(self) -> str:
+        return keys.queue_topic(self.service, self.queue)
+
+    def hear(self, note: bytes) -> None:
+        if note == self._note or (self._note == b"put " and note.startswith(self._note)):
+            self.wake()
+
+    def compare(self, version: int, position: int) -> None:
+        if version != self._version:  # the last index given; -1: not asked for before
+            self._version = version
+            self.wake()
 
 
 class Waits:
@@ -109,27 +145,43 @@ class Waits:
         """A waiter that is woken by changes of the request from here on, or by its end only, and when its client *is
         gone*, which is asked every few seconds. Never raises for an absent Redis."""
         waiter = Waiter(service, request_id, end_only=end_only, is_gone=is_gone)
+        with self.attending(waiter):
+            yield waiter
+
+    @contextlib.contextmanager
+    def attending(self, waiter: Waiter) -> Iterator[None]:
+        """As ``watching``, for a waiter of one's own."""
+        self.add(waiter)
+        waiter.armed.wait(ARM_S)
+        waiter.woken.clear()  # what woke it until now is seen by its first look
+        try:
+            yield
+        finally:
+            self.remove(waiter)
+
+    def add(self, waiter: Waiter) -> None:
+        """It hears of changes from about now on; ``armed`` is set when that is certain."""
+        topic = waiter.topic
         with self._lock:
             if self._stopping:
                 waiter.end(Turn.STOPPING)
             self._ensure_threads()
-            others = self._waiters.setdefault(request_id, set())
+            others = self._waiters.setdefault(topic, set())
             others.add(waiter)
-            if request_id in self._subscribed or self._pubsub is None:
+            if topic in self._subscribed or self._pubsub is None:
                 waiter.armed.set()  # not connected: the listener wakes everybody when it is
             elif len(others) == 1:
-                self._send("subscribe", request_id)
-            self._left.discard(request_id)
-        waiter.armed.wait(ARM_S)
-        waiter.woken.clear()  # what woke it until now is seen by its first look
-        try:
-            yield waiter
-        finally:
-            with self._lock:
-                others.discard(waiter)
-                if not others:
-                    self._waiters.pop(request_id, None)
-                    self._left.add(request_id)
+                self._send("subscribe", topic)
+            self._left.discard(topic)
+
+    def remove(self, waiter: Waiter) -> None:
+        topic = waiter.topic
+        with self._lock:
+            others = self._waiters.get(topic, set())
+            others.discard(waiter)
+            if not others:
+                self._waiters.pop(topic, None)
+                self._left.add(topic)
 
     def stop(self) -> None:
         """The process is about to stop: every wait ends now, and later ones end at once."""
@@ -161,12 +213,12 @@ class Waits:
             threading.Thread(target=self._listen, name="waits", daemon=True).start()
             threading.Thread(target=self._peek_forever, name="peeks", daemon=True).start()
 
-    def _send(self, command: str, *request_ids: str) -> None:
+    def _send(self, command: str, *topics: str) -> None:
         """Called with the lock held: two threads must not write to the connection at once."""
         if self._pubsub is None:
             return  # the listener subscribes to everything when it connects
         with contextlib.suppress(Exception):  # the listener finds out by itself
-            getattr(self._pubsub, command)(*map(keys.note_channel, request_ids))
+            getattr(self._pubsub, command)(*map(keys.note_channel, topics))
 
     def _forget_left(self) -> None:
         """Unsubscribe from what nobody waits for any more: many at once, and not while an answer is made."""
@@ -207,21 +259,22 @@ class Waits:
             time.sleep(RECONNECT_S)
 
     def _handle(self, message: dict[str, Any]) -> None:
-        request_id = message["channel"].decode()[_PREFIX:]
+        topic = message["channel"].decode()[_PREFIX:]
         with self._lock:
             if message["type"] == "subscribe":
-                self._subscribed.add(request_id)
+                self._subscribed.add(topic)
             elif message["type"] == "unsubscribe":
-                self._subscribed.discard(request_id)
-                if self._waiters.get(request_id):  # somebody came while the last one left
-                    self._send("subscribe", request_id)
-            waiters = list(self._waiters.get(request_id, ()))
-        is_end = message["type"] != "message" or message["data"] in _ENDS
+                self._subscribed.discard(topic)
+                if self._waiters.get(topic):  # somebody came while the last one left
+                    self._send("subscribe", topic)
+            waiters = list(self._waiters.get(topic, ()))
         for waiter in waiters:
-            if message["type"] == "subscribe":
-                waiter.armed.set()
-            if is_end or not waiter.end_only:
-                waiter.woken.set()
+            if message["type"] == "message":
+                waiter.hear(message["data"])
+            else:
+                if message["type"] == "subscribe":
+                    waiter.armed.set()
+                waiter.wake()
 
     def _lost(self) -> None:
         with self._lock:
@@ -230,7 +283,7 @@ class Waits:
             self._left.clear()
         for waiter in self._all():
             waiter.armed.set()
-            waiter.woken.set()
+            waiter.wake()
 
     # ---------------------------------------------------------------------------------------------------- peeks
     def _peek_forever(self) -> None:
@@ -251,7 +304,13 @@ class Waits:
     def _peek(self, waiters: list[Waiter]) -> None:
         by_service: dict[str, list[Waiter]] = {}
         for waiter in waiters:
-            by_service.setdefault(waiter.service, []).append(waiter)
+            if not isinstance(waiter, QueueWaiter):
+                by_service.setdefault(waiter.service, []).append(waiter)
+        queues = [waiter for waiter in waiters if isinstance(waiter, QueueWaiter)]
+        for some in (queues[i : i + PEEK_MOST] for i in range(0, len(queues), PEEK_MOST)):
+            lasts = self._store.queues.pulse((waiter.service, waiter.queue) for waiter in some)
+            for queue_waiter, last in zip(some, lasts, strict=True):
+                queue_waiter.compare(last, -1)
         for service, mine in by_service.items():
             for chunk in (mine[i : i + PEEK_MOST] for i in range(0, len(mine), PEEK_MOST)):
                 found = self._store.peek(service, [waiter.request_id for waiter in chunk])

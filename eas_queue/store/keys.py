@@ -6,7 +6,7 @@ Keys of one service share the hash tag ``{service}``, so that services can be sp
 
 from __future__ import annotations
 
-LAYOUT = 1  # raise it when a key changes its meaning; epoch.lua refuses to work on another layout
+LAYOUT = 2  # raise it when a key changes its meaning; epoch.lua refuses to work on another layout
 
 PREFIX = "eas:"
 
@@ -20,6 +20,8 @@ KICKS = PREFIX + "kicks"  # ZSET   kick id -> issued at, ms; messages believed o
 DUE = PREFIX + "due"  # ZSET   service -> next moment, ms, at which something in it lapses  sweep.lua
 ALIVE = PREFIX + "alive"  # HASH   process -> "seen at, ms" and what it is, JSON              fields: 60 s, sweep.lua
 UNREPORTED = PREFIX + "unreported"  # LIST   "service id state" of ends no worker saw, for Flower     bounded; TTL 1 h
+WATCHERS = PREFIX + "watchers"  # ZSET   process -> end of its lease, ms; processes with consumers  member: when lapsed
+WATCHES_PREFIX = PREFIX + "watches:"  # SET    per such process: "service queue consumer"     leave.lua, sweep.lua
 SWEEP_LOCK = PREFIX + "sweep"  # STRING one sweeper at a time                               TTL = SWEEP_S
 
 # Celery's own names: the two broker lists of `-Q celery,high_priority` and the result backend's keys.
@@ -36,10 +38,31 @@ SERVICE_SUFFIXES = (
     "ghost",  # ZSET   id/token -> end, ms; cancelled calls whose connection still closes   10 s, sweep.lua
     "dl",  # ZSET   id -> queue deadline, ms; only requests that have one                   leaves at start or end
     "cfg",  # HASH   number and limits as registered, paused, vtime, run_ms and run_n        permanent
-    "seq",  # HASH   input, sink, rear: the last index given                                permanent
-    "sink",  # ZSET   id -> sink index                                                      bounded; sweep.lua
-    "rear",  # ZSET   id -> rear index; dead letters                                        bounded; sweep.lua
+    "seq",  # HASH   queue -> the last index given                                          permanent
+    # The four queues: ZSETs of item -> index. An item is the id of a request, or "i.." for one that a client put there.
+    "input",  # requests that wait or run, and ended ones that a tap still reads           leaves at end; sweep.lua
+    "sink",  # requests that have ended, and what was put                                   bounded; sweep.lua
+    "rear",  # dead letters of the input                                                    bounded; sweep.lua
+    "sink_rear",  # what consumers of the sink were given too often                         bounded; sweep.lua
+    "kept",  # ZSET   id -> end of its record, ms; ended requests still in input            sweep.lua
 )
+OWN_SUFFIX = "i:"  # HASH   eas:{service}:i:<item>, what a client put into a queue itself     TTL result_ttl_s
+# Of one queue, eas:{service}:q:<queue>:<suffix>; they die with their items, groups and consumers (sweep.lua).
+QUEUE_SUFFIX = "q:"
+PRIO_SUFFIX = "prio"  # ZSET   item -> class and index; only classes other than normal
+NAMED_SUFFIX = "named"  # ZSET   "requestId NUL index NUL item", by name; only ids that clients chose
+NAMES_SUFFIX = "names"  # HASH   item -> requestId; the same the other way round
+GROUPS_SUFFIX = "groups"  # ZSET   group -> inf: consumers are there; ms: left; -ms: no longer waited for
+CONSUMERS_SUFFIX = "consumers"  # ZSET   consumer -> inf: is there; ms: left
+# Of one group of a queue, eas:{service}:q:<queue>:g:<group>:<suffix>; TTL result_ttl_s when no consumer is there.
+GROUP_SUFFIX = "g:"
+AT_SUFFIX = "at"  # HASH   start, c<class>: read up to this index; filter; last
+HELD_SUFFIX = "held"  # HASH   item -> "deliveries consumer code reason" until it is committed
+BACK_SUFFIX = "back"  # ZSET   item -> class and index; held, but by nobody now
+AHEAD_SUFFIX = "ahead"  # ZSET   item -> index; committed though the group has not read so far
+# Of one consumer of a queue, "<group>/<user>".
+CONSUMER_SUFFIX = "c:"  # HASH   token, process, what it asked for                            TTL 1 h after it left
+WINDOW_SUFFIX = "w:"  # ZSET   item -> class and index: delivered to it, not committed      emptied when it leaves
 RECORD_SUFFIX = "r:"  # HASH   eas:{service}:r:<id>, the request record               TTL result_ttl_s after its end
 # Both live as long as the record: without TTL until the request ends, then result_ttl_s.
 LOG_SUFFIX = "log:"  # LIST   eas:{service}:log:<id>, "event ms level message" per line      bounded; with its record
@@ -51,6 +74,8 @@ CALL_PREFIX = PREFIX + "call:"  # STRING per calling seat: its last nonce and wh
 # --- channels -------------------------------------------------------------------------------------------------
 CANCEL_CHANNEL = PREFIX + "cancel"  # "<id> <token>": holders close this attempt's connection
 NOTE_PREFIX = PREFIX + "note:"  # eas:note:<id>: the request changed, look again
+QUEUE_NOTE_PREFIX = NOTE_PREFIX + "q:"  # eas:note:q:<service>:<queue>: "put <requestId>", "room <group or consumer>"
+KNOCK_CHANNEL = NOTE_PREFIX + "knock"  # "<service> <queue> <consumer>": its double asks whether it is still there
 
 
 def service_key(service: str, suffix: str) -> str:
@@ -72,8 +97,17 @@ def idempotency_key(service: str, digest: str) -> str:
     return f"{PREFIX}{{{service}}}:{IDEMPOTENCY_SUFFIX}{digest}"
 
 
-def note_channel(request_id: str) -> str:
-    return NOTE_PREFIX + request_id
+def note_channel(topic: str) -> str:
+    """*topic*: a request's id, or what queue_topic makes."""
+    return NOTE_PREFIX + topic
+
+
+KNOCK_TOPIC = "knock"  # behind NOTE_PREFIX, too
+
+
+def queue_topic(service: str, queue: str) -> str:
+    """What stands behind NOTE_PREFIX in the channel of a queue."""
+    return f"q:{service}:{queue}"
 
 
 def celery_result_key(request_id: str) -> str:
@@ -93,7 +127,7 @@ def lua_names() -> str:
         "local function service_keys(name)\n"
         "  local base = PREFIX .. '{' .. name .. '}:'\n"
         f"  return {{ name = name, records = base .. RECORD_SUFFIX, logs = base .. LOG_SUFFIX,\n"
-        f"    idempotency = base .. IDEMPOTENCY_SUFFIX, {fields} }}\n"
+        f"    idempotency = base .. IDEMPOTENCY_SUFFIX, own = base .. OWN_SUFFIX, {fields} }}\n"
         "end"
     )
     return "\n".join(lines)

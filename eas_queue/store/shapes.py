@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from typing import Any, NamedTuple
+
+
+def fresh_id() -> str:
+    """An id for one call, one kick or one item."""
+    return str(uuid.uuid4())
+
+
+def text(value: bytes | str) -> str:
+    """What the server answers for a text."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
 class Leased(NamedTuple):

@@ -6,12 +6,13 @@ All times are integer milliseconds of Redis' clock.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from eas_queue.store import client, keys, scripts
-from eas_queue.store.shapes import Alive, Ended, Leased, Letter, LogLine, Overview, Requeued, Seen, Swept
+from eas_queue.store.queues import Queues
+from eas_queue.store.shapes import Alive, Ended, Leased, Letter, LogLine, Overview, Requeued, Seen, Swept, text
+from eas_queue.store.shapes import fresh_id as fresh_id
 
 LOOK_FIELDS = (
     "state",
@@ -42,18 +43,9 @@ LOG_LINES_KEPT = 500  # per request; earlier ones are dropped
 LOG_BYTES_KEPT = 1_048_576
 
 
-def fresh_id() -> str:
-    """An id for one call or one kick."""
-    return str(uuid.uuid4())
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
 def _leased(rows: Iterable[Sequence[Any]]) -> list[Leased]:
     return [
-        Leased(_text(row[0]), _text(row[1]), _text(row[2]), int(row[3]), row[4], row[5], *map(int, row[6:]))
+        Leased(text(row[0]), text(row[1]), text(row[2]), int(row[3]), row[4], row[5], *map(int, row[6:]))
         for row in rows
     ]
 
@@ -64,6 +56,7 @@ class Store:
     def __init__(self, connection: client.Client) -> None:
         self.client = connection
         self.scripts = scripts.Scripts(connection)
+        self.queues = Queues(self.scripts)
 
     # ---------------------------------------------------------------------------------------------- transitions
     def register(
@@ -77,6 +70,7 @@ class Store:
         sink: bool,
         max_sink_length: int,
         hold: bool = False,
+        pull: bool = False,
     ) -> int | None:
         """The number of *service* in request ids, None when all 65,535 are taken."""
         number = self.scripts.call(
@@ -90,6 +84,7 @@ class Store:
             int(sink),
             max_sink_length,
             int(hold),
+            int(pull),
         )
         return int(number) if number > 0 else None
 
@@ -106,8 +101,11 @@ class Store:
         body: bytes,
         idempotency: tuple[str, str] = ("", ""),
         rate: tuple[str, float, int] = ("", 0, 0),
+        tags: str = "&",
+        name: str = "",
     ) -> list[Any]:
-        """Raw reply of submit.lua. *idempotency*: digest of the key, fingerprint; *rate*: whose, interval ms, burst."""
+        """Raw reply of submit.lua. *idempotency*: digest of the key, fingerprint; *rate*: whose, interval ms, burst;
+        *tags*: packed; *name*: the requestId that the client chose."""
         reply: list[Any] = self.scripts.call(
             "submit",
             service,
@@ -120,6 +118,8 @@ class Store:
             body,
             *idempotency,
             *rate,
+            tags,
+            name,
         )
         return reply
 
@@ -163,11 +163,11 @@ class Store:
     def renew(self, leases: Iterable[tuple[str, str, str]], *, lease_ms: int) -> list[tuple[str, str]]:
         """*leases*: (service, request id, token); returns (request id, token) of those that are lost."""
         flat = [part for lease in leases for part in lease]
-        return [(_text(row[0]), _text(row[1])) for row in self.scripts.call("renew", lease_ms, *flat)]
+        return [(text(row[0]), text(row[1])) for row in self.scripts.call("renew", lease_ms, *flat)]
 
     def cancel(self, service: str, request_id: str) -> str:
         """The state it was in, '' when unknown."""
-        return _text(self.scripts.call("cancel", service, request_id, fresh_id()))
+        return text(self.scripts.call("cancel", service, request_id, fresh_id()))
 
     def pause(self, service: str, paused: bool) -> bool | None:
         """Whether that changed something; None when the service is not registered."""
@@ -178,7 +178,7 @@ class Store:
         """At most one process sweeps in *every_ms*. *report_most*: how many unseen ends the caller will report.
         *process*, *about*: the caller's name and what it says of itself, for ``alive``."""
         rows, *counts = self.scripts.call("sweep", every_ms, fresh_id(), SWEEP_ITEMS_MAX, report_most, process, about)
-        ends = [_text(row).split(" ") for row in rows]
+        ends = [text(row).split(" ") for row in rows]
         found = Swept([(end[0], end[1], end[2]) for end in ends])
         if not counts:
             return found
@@ -201,11 +201,11 @@ class Store:
         '+' for what another call must do."""
         flat = [part for pair in pairs for part in pair]
         rows = self.scripts.call("redrive", service, max_queue_length, deadline_in_ms, fresh_id(), *flat)
-        return [(_text(row[0]), _text(row[1])) for row in rows]
+        return [(text(row[0]), text(row[1])) for row in rows]
 
     def discard(self, service: str, request_ids: Iterable[str]) -> list[str]:
         """The ids that were dead letters and are none any more."""
-        return [_text(found) for found in self.scripts.call("discard", service, *request_ids)]
+        return [text(found) for found in self.scripts.call("discard", service, *request_ids)]
 
     # ----------------------------------------------------------------------------------------------------- reads
     def look(self, service: str, request_id: str) -> Seen | None:
@@ -215,7 +215,7 @@ class Store:
             return None
         position, depth, now_ms, running, mean, runs, started, blocked, body, *values = reply
         # the server drops trailing fields that are not set
-        fields = {name: _text(value) for name, value in zip(LOOK_FIELDS, values, strict=False) if value is not None}
+        fields = {name: text(value) for name, value in zip(LOOK_FIELDS, values, strict=False) if value is not None}
         return Seen(
             position, depth, now_ms, running, float(mean), runs, int(float(started)), bool(blocked), body, fields
         )
@@ -236,7 +236,7 @@ class Store:
     ) -> list[LogLine]:
         """The latest lines that the target logged, of changes *after* to *upto*, oldest first."""
         rows = self.scripts.call("logs", service, request_id, after, upto, most, bytes_most)
-        parts = (_text(row).split(" ", 3) for row in rows)
+        parts = (text(row).split(" ", 3) for row in rows)
         return [LogLine(int(event), int(at_ms), level, message) for event, at_ms, level, message in parts]
 
     def letters(self, service: str, *, after: int, most: int) -> tuple[int, int, list[Letter]]:
@@ -245,8 +245,8 @@ class Store:
         count, reached, rows = self.scripts.call("rear", service, after, most, *LETTER_FIELDS)
         page = []
         for index, request_id, *values in rows:
-            fields = {name: _text(v) for name, v in zip(LETTER_FIELDS, values, strict=False) if v is not None}
-            page.append(Letter(int(float(index)), _text(request_id), fields))
+            fields = {name: text(v) for name, v in zip(LETTER_FIELDS, values, strict=False) if v is not None}
+            page.append(Letter(int(float(index)), text(request_id), fields))
         return int(count), int(float(reached)), page
 
     def overview(self, service: str) -> Overview | None:
@@ -261,8 +261,8 @@ class Store:
         sweep_age, rows = self.scripts.call("alive")
         found = []
         for name, value in zip(rows[::2], rows[1::2], strict=True):
-            age, _, about = _text(value).partition(" ")
-            found.append(Alive(_text(name), int(age), about))
+            age, _, about = text(value).partition(" ")
+            found.append(Alive(text(name), int(age), about))
         return (None if sweep_age < 0 else int(sweep_age)), found
 
     def last_index(self, service: str, queue: str) -> int:

@@ -467,9 +467,12 @@ def test_a_retry_and_a_cancel_have_one_winner(drive: Driver) -> None:
 
 
 def test_every_script_has_a_race_test() -> None:
+    from tests.store import test_queue_races
+
     tested = {
         mark.args[0]
-        for _, function in inspect.getmembers(sys.modules[__name__], inspect.isfunction)
+        for module in (sys.modules[__name__], test_queue_races)
+        for _, function in inspect.getmembers(module, inspect.isfunction)
         for mark in getattr(function, "pytestmark", [])
         if mark.name == "race_of"
     }

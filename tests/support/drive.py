@@ -16,6 +16,7 @@ from eas_queue.store import keys
 from eas_queue.store.client import Client
 from eas_queue.store.shapes import Ended, Leased, Requeued, progress_token
 from eas_queue.store.store import Store, fresh_id
+from tests.support.queue_checks import check_queues
 
 LEASE_MS = 30_000
 TERMINAL = ("succeeded", "failed", "cancelled", "expired")
@@ -59,6 +60,7 @@ class Driver:
     store: Store = field(init=False)
     numbers: dict[str, int] = field(default_factory=dict)
     caps: dict[str, int] = field(default_factory=dict)
+    pulls: set[str] = field(default_factory=set)  # services that are not forwarded
     holds: dict[str, int] = field(default_factory=dict)  # service -> max_sink_length, where a full sink holds it
     _callers: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -79,6 +81,9 @@ class Driver:
         assert number is not None
         self.numbers[service] = number
         self.caps[service] = settings["max_concurrency"]
+        self.pulls.discard(service)
+        if settings.get("pull"):
+            self.pulls.add(service)
         self.holds.pop(service, None)
         if settings.get("hold"):
             self.holds[service] = settings["max_sink_length"]
@@ -202,7 +207,13 @@ class Driver:
             paused = cfg.get(b"paused") == b"1"
             sink = len(self.members(service, "sink"))
             room = service not in self.holds or sink + len(lease) < self.holds[service]
-            if wait and not paused and room and len(lease) + len(ghosts) < self.caps[service]:
+            if (
+                wait
+                and not paused
+                and room
+                and service not in self.pulls
+                and len(lease) + len(ghosts) < self.caps[service]
+            ):
                 ready.add(service)
                 if min(wait.values()) < 155 * 2**44:
                     high.add(service)
@@ -211,6 +222,7 @@ class Driver:
                 due: Any = self.raw.zscore(keys.DUE, service)
                 assert due is not None, f"{service} is due some time, and the sweep would never look"
                 assert due <= min(soonest), f"{service}: the sweep would look too late"
+            check_queues(self, service, states, lease)
         assert ready_now == ready, f"I3: ready is {ready_now}, startable are {ready}"
         assert high_now == high, f"I3: ready:high is {high_now}, should be {high}"
         kicks: Any = self.raw.zcard(keys.KICKS)
@@ -220,14 +232,17 @@ class Driver:
     def check_keys(self) -> None:
         """Every key is one that keys.py names, and has a TTL or is on the list of those that may stay."""
         stay = {keys.SYS, keys.SERVICES, keys.NUMBERS, keys.READY, keys.READY_HIGH, keys.KICKS, keys.DUE, keys.ALIVE}
-        stay |= {keys.QUEUE_NORMAL, keys.QUEUE_HIGH}
+        stay |= {keys.QUEUE_NORMAL, keys.QUEUE_HIGH, keys.WATCHERS}
         for service in self.numbers:
             stay |= {keys.service_key(service, suffix) for suffix in keys.SERVICE_SUFFIXES}
         records = tuple(keys.record_key(service, "") for service in self.numbers)
         logs = {keys.log_key(service, ""): keys.record_key(service, "") for service in self.numbers}
         idempotency = {keys.idempotency_key(service, ""): keys.record_key(service, "") for service in self.numbers}
+        queues = tuple(keys.PREFIX + "{" + service + "}:" + keys.QUEUE_SUFFIX for service in self.numbers)
         for key in self.raw.scan_iter(count=1000):
             name = key.decode()
+            if name.startswith((*queues, keys.WATCHES_PREFIX)):  # queue_checks.py knows their reasons to die
+                continue
             if name in stay or self.raw.pttl(name) != -1:
                 continue
             for prefix, record_prefix in logs.items():  # these live as long as their record

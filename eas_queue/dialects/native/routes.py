@@ -65,8 +65,6 @@ def blueprint(engine: Engine, access: Access, *, base_url: str, max_wait_s: floa
     @routes.post("/<service>/<path:subpath>")
     def submit(service: str, subpath: str = "") -> Response:
         caller = allow(Role.SUBMIT, service)
-        if subpath == "sink" or subpath.startswith("sink/"):
-            raise errors.InvalidRequest("the sink is written by the queue: submit to /api/predict/<service>")
         wait_s = inbound.wait_s(request)
         submission = inbound.submission(request, inbound.raw_subpath(request, PREFIX + "x/", subpath), caller)
         by_index = engine.services.get(service).submit_body == "index"  # now: a reload may take the service away

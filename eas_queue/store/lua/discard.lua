@@ -4,7 +4,8 @@
 -- RETURNS the ids that were dead letters
 local s, gone = service(ARGV[1]), {}
 for i = 2, #ARGV do
-  if redis.call('ZREM', s.rear, ARGV[i]) == 1 then
+  if redis.call('ZSCORE', s.rear, ARGV[i]) and not is_own(ARGV[i]) then
+    drop_item(s, queue(s, 'rear'), ARGV[i])
     redis.call('HDEL', record(s, ARGV[i]), 'body')
     gone[#gone + 1] = ARGV[i]
   end

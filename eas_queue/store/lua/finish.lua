@@ -31,7 +31,7 @@ if f[1] == 'running' and f[2] == token then
       for _, v in ipairs({ 'error_type', ARGV[13], 'error', ARGV[14] }) do fields[#fields + 1] = v end
     end
     finish_record(s, id, outcome, fields, outcome == 'succeeded' and 'SUCCESS' or 'FAILURE', ARGV[15],
-      { f[5], f[6], f[7] })
+      { unpack(f, 5, 4 + #ENDING_FIELDS) })
     if ARGV[12] == '1' then note_run(now - number(f[4])) end
     if ARGV[16] == '1' then dead_letter(s, id) end
   else

@@ -12,6 +12,7 @@ local GHOST_MS = 10000         -- a cancelled call keeps its slot until its hold
 local CLAIM_BYTES_MAX = 4194304 -- a claim or redrive of many requests stops after this much payload
 local EXPIRED_PER_CLAIM_MAX = 1000
 local RUN_SAMPLES = 32         -- the mean run time follows about this many of the latest runs
+local EVICTED_MOST = 1000      -- from a queue that was made smaller, in one step
 local STARVATION_EVERY = 16    -- every 16th claim asks the fair order first, so that high priority never starves
 
 local clock = redis.call('TIME')
@@ -32,12 +33,12 @@ local function service(name)
   if s then return s end
   s = service_keys(name)
   local c = redis.call('HMGET', s.cfg, 'cap', 'weight', 'max_attempts', 'ttl_ms', 'sink', 'max_sink', 'paused', 'vtime',
-    'hold', 'number', 'run_ms', 'run_n')
+    'hold', 'number', 'run_ms', 'run_n', 'pull')
   s.known = c[1] and true or false
   s.cap, s.weight, s.max_attempts, s.ttl_ms = number(c[1]), number(c[2]), number(c[3]), number(c[4])
   s.sink_on, s.max_sink, s.paused, s.vtime = c[5] == '1', number(c[6]), c[7] == '1', number(c[8])
   s.hold = s.sink_on and c[9] == '1'
-  s.number, s.run_ms, s.run_n = c[10], number(c[11]), number(c[12])
+  s.number, s.run_ms, s.run_n, s.pull = c[10], number(c[11]), number(c[12]), c[13] == '1'
   seen[name] = s
   return s
 end
@@ -53,13 +54,13 @@ end
 
 local function due(s, at_ms) redis.call('ZADD', DUE, 'LT', at_ms, s.name) end
 
--- touch and joined are the only writers of READY and READY_HIGH: member exactly when work waits, a slot is free, the sink
--- has room where it must hold every result, and nobody paused it. READY_HIGH is part of READY.
+-- touch and joined are the only writers of READY and READY_HIGH: member exactly when work waits for the workers, a slot is
+-- free, the sink has room where it must hold every result, and nobody paused it. READY_HIGH is part of READY.
 -- A service that becomes ready enters at the virtual time of now, so that idling earns no credit.
 -- at: its score in READY where the caller knows it.
 local function touch(s, at)
   local head = redis.call('ZRANGE', s.wait, 0, 0, 'WITHSCORES')
-  if not head[1] or s.paused or running(s) >= s.cap or is_held(s) then
+  if not head[1] or s.paused or s.pull or running(s) >= s.cap or is_held(s) then
     if redis.call('ZREM', READY, s.name) == 1 then redis.call('ZREM', READY_HIGH, s.name) end
     return
   end
@@ -104,6 +105,128 @@ local function changed(s, id, what, by)
   redis.call('PUBLISH', NOTE_PREFIX .. id, what)
 end
 
+-- ------------------------------------------------------------------------------------------------- queues
+-- The four queues of a service are read by groups of consumers. The input's own group, named like the service, works on
+-- the requests: it is the lane of wait, delay and lease above. All other groups only keep account of what they have read.
+
+local function queue(s, name)
+  local base = PREFIX .. '{' .. s.name .. '}:' .. QUEUE_SUFFIX .. name .. ':'
+  return { name = name, items = s[name], base = base, prio = base .. PRIO_SUFFIX, named = base .. NAMED_SUFFIX, names = base .. NAMES_SUFFIX,
+    groups = base .. GROUPS_SUFFIX, consumers = base .. CONSUMERS_SUFFIX,
+    note = QUEUE_NOTE_PREFIX .. s.name .. ':' .. name }
+end
+
+local function group_key(k, group, suffix) return k.base .. GROUP_SUFFIX .. group .. ':' .. suffix end
+local function consumer_key(k, consumer) return k.base .. CONSUMER_SUFFIX .. consumer end
+local function window_key(k, consumer) return k.base .. WINDOW_SUFFIX .. consumer end
+local function is_own(item) return string.byte(item) == 105 end -- "i..": no request's id begins so
+local function name_entry(name, index, item) return name .. '\0' .. string.format('%016d', index) .. '\0' .. item end
+
+-- A new item at the end of a queue. name: its requestId, where a client chose that.
+local function add_item(s, k, item, class, name)
+  local index = redis.call('HINCRBY', s.seq, k.name, 1)
+  redis.call('ZADD', k.items, index, item)
+  if class ~= NORMAL then redis.call('ZADD', k.prio, score_of(class, index), item) end
+  if name then
+    redis.call('ZADD', k.named, 0, name_entry(name, index, item))
+    redis.call('HSET', k.names, item, name)
+  end
+  redis.call('PUBLISH', k.note, 'put ' .. (name or item))
+  return index
+end
+
+-- Out of the queue, for all groups.
+local function drop_item(s, k, item)
+  local index = redis.call('ZSCORE', k.items, item)
+  if not index then return end
+  redis.call('ZREM', k.items, item)
+  redis.call('ZREM', k.prio, item)
+  local name = redis.call('HGET', k.names, item)
+  if name then
+    redis.call('ZREM', k.named, name_entry(name, index, item))
+    redis.call('HDEL', k.names, item)
+  end
+  for _, group in ipairs(redis.call('ZRANGE', k.groups, 0, -1)) do
+    local held = redis.call('HGET', group_key(k, group, HELD_SUFFIX), item)
+    if held then
+      local consumer = string.match(held, '^%S+ (%S+)')
+      redis.call('HDEL', group_key(k, group, HELD_SUFFIX), item)
+      redis.call('ZREM', group_key(k, group, BACK_SUFFIX), item)
+      if redis.call('ZREM', window_key(k, consumer), item) == 1 then redis.call('PUBLISH', k.note, 'room ' .. consumer) end
+    end
+    redis.call('ZREM', group_key(k, group, AHEAD_SUFFIX), item)
+  end
+  if is_own(item) then redis.call('DEL', s.own .. item) end
+end
+
+local function has_tags(tags, filter)
+  for pair in string.gmatch(filter, '[^&]+') do
+    if not string.find(tags, '&' .. pair .. '&', 1, true) then return false end
+  end
+  return true
+end
+
+local VIEW_FIELDS = { 'tags', 'name', 'submitted_ms', 'finished_ms', 'status_code', 'why' }
+
+-- An item's tags, as "&key=value&..&" with both parts percent-encoded.
+local function tags_of(s, k, item)
+  if is_own(item) then return redis.call('HGET', s.own .. item, 'tags') or '&' end
+  local f = redis.call('HMGET', s.records .. item, unpack(VIEW_FIELDS))
+  local tags = f[1] or '&'
+  if not f[2] then tags = tags .. 'requestId=' .. item .. '&' end
+  tags = tags .. 'ts%40source=' .. (f[3] or '0') .. '&'
+  if k.name == 'sink' or k.name == 'sink_rear' then
+    tags = tags .. 'ts%40sink=' .. (f[4] or '0') .. '&'
+    if f[5] and f[5] ~= '200' then tags = tags .. 'lastCode=' .. f[5] .. '&' end
+  elseif f[6] then
+    tags = tags .. f[6]
+  end
+  return tags
+end
+
+-- Whether some group that is waited for still needs the item; and whether there is any that it concerns.
+local function wanted(s, k, item)
+  local groups = redis.call('ZRANGE', k.groups, '(0', '+inf', 'BYSCORE')
+  if not groups[1] then return false, false end
+  local index, concerns, tags = tonumber(redis.call('ZSCORE', k.items, item)), false, nil
+  local prio = redis.call('ZSCORE', k.prio, item)
+  local class = prio and 255 - math.floor(prio / LEVELS) or NORMAL
+  for _, group in ipairs(groups) do
+    local f = redis.call('HMGET', group_key(k, group, AT_SUFFIX), 'filter', 'c' .. class, 'start')
+    local filter = f[1] or ''
+    if filter ~= '' then tags = tags or tags_of(s, k, item) end
+    if filter == '' or has_tags(tags, filter) then
+      concerns = true
+      if redis.call('HEXISTS', group_key(k, group, HELD_SUFFIX), item) == 1 then return true, true end
+      if index > number(f[2] or f[3]) and not redis.call('ZSCORE', group_key(k, group, AHEAD_SUFFIX), item) then
+        return true, true
+      end
+    end
+  end
+  return false, concerns
+end
+
+-- A request that ends leaves the input, unless a tap has not read it yet; returns whether it stays.
+local function leave_input(s, id, class, name)
+  local k = queue(s, 'input')
+  if redis.call('EXISTS', k.groups) == 1 then
+    if wanted(s, k, id) then
+      redis.call('ZADD', s.kept, now + s.ttl_ms, id)
+      due(s, now + s.ttl_ms)
+      return true
+    end
+    drop_item(s, k, id)
+    return false
+  end
+  if name then
+    redis.call('ZREM', k.named, name_entry(name, redis.call('ZSCORE', k.items, id), id))
+    redis.call('HDEL', k.names, id)
+  end
+  redis.call('ZREM', k.items, id)
+  if class ~= NORMAL then redis.call('ZREM', k.prio, id) end
+  return false
+end
+
 local function take_slot(s, id, lease_ms)
   redis.call('ZADD', s.lease, now + lease_ms, id)
   redis.call('ZADD', s.run, now, id)
@@ -115,12 +238,25 @@ local function free_slot(s, id)
   redis.call('ZREM', s.run, id)
 end
 
--- A new request, at the end of its class. deadline_in_ms: 0 none. Returns its index.
-local function admit(s, id, class, deadline_in_ms, meta, body)
-  local index = redis.call('HINCRBY', s.seq, 'input', 1)
+-- A request that a watcher of the lane holds is no longer in its window.
+local function free_window(s, id)
+  local holder = redis.call('HGET', record(s, id), 'holder')
+  if not holder then return nil end
+  local k = queue(s, 'input')
+  redis.call('HDEL', record(s, id), 'holder')
+  redis.call('ZREM', window_key(k, holder), id)
+  redis.call('PUBLISH', k.note, 'room ' .. holder)
+  return holder
+end
+
+-- A new request, at the end of its class. deadline_in_ms: 0 none; name: the requestId that its client chose, '' none.
+-- Returns its index.
+local function admit(s, id, class, deadline_in_ms, meta, body, tags, name)
+  local index = add_item(s, queue(s, 'input'), id, class, name ~= '' and name)
   redis.call('HSET', record(s, id), 'state', 'queued', 'index', index, 'class', class, 'submitted_ms', now,
-    'meta', meta, 'body', body)
-  redis.call('ZADD', s.wait, score_of(tonumber(class), index), id)
+    'meta', meta, 'body', body, 'tags', tags)
+  if name ~= '' then redis.call('HSET', record(s, id), 'name', name) end
+  redis.call('ZADD', s.wait, score_of(class, index), id)
   if deadline_in_ms > 0 then
     redis.call('HSET', record(s, id), 'deadline_ms', now + deadline_in_ms)
     redis.call('ZADD', s.dl, now + deadline_in_ms, id)
@@ -161,35 +297,41 @@ local function failure_json(exc_type, message, module)
   return cjson.encode({ exc_type = exc_type, exc_message = { message }, exc_module = module })
 end
 
--- Puts the request at the end of a bounded list of ended requests; the oldest leave when it is full, unless it holds.
-local function list_ended(s, key, counter, id)
-  local index = redis.call('HINCRBY', s.seq, counter, 1)
-  redis.call('ZADD', key, index, id)
-  if s.hold and counter == 'sink' then return index end
-  local over = redis.call('ZCARD', key) - s.max_sink
-  if over > 0 then redis.call('ZREMRANGEBYRANK', key, 0, over - 1) end
+-- Puts an item at the end of a bounded queue; the oldest leave when it is full, unless it holds.
+local function list_ended(s, name, item, class, request_id)
+  local k = queue(s, name)
+  local index = add_item(s, k, item, class, request_id)
+  if s.hold and name == 'sink' then return index end
+  local over = redis.call('ZCARD', k.items) - s.max_sink
+  if over > 0 then
+    for _, oldest in ipairs(redis.call('ZRANGE', k.items, 0, math.min(over, EVICTED_MOST) - 1)) do
+      drop_item(s, k, oldest)
+    end
+  end
   return index
 end
 
-local ENDING_FIELDS = { 'events', 'idem', 'log_n' } -- what finish_record needs to know of a record
+local ENDING_FIELDS = { 'events', 'idem', 'log_n', 'class', 'name' } -- what finish_record needs to know of a record
 
 -- Common end of every request. state: a terminal one; fields: flat list of further record fields, which is used up;
 -- had: ENDING_FIELDS of the record where the caller has read them.
--- The caller has taken the id out of wait, delay, lease and dl.
-local function finish_record(s, id, state, fields, celery_status, celery_json, had)
+-- is_unlisted: it gets no item in the sink. The caller has taken the id out of wait, delay, lease and dl.
+local function finish_record(s, id, state, fields, celery_status, celery_json, had, is_unlisted)
   local r = record(s, id)
   had = had or redis.call('HMGET', r, unpack(ENDING_FIELDS))
   local function set(name, value)
     fields[#fields + 1] = name
     fields[#fields + 1] = value
   end
-  if s.sink_on and (state == 'succeeded' or state == 'failed') then
-    set('sink_index', list_ended(s, s.sink, 'sink', id))
+  local stays = leave_input(s, id, number(had[4]), had[5])
+  if s.sink_on and not is_unlisted and (state == 'succeeded' or state == 'failed') then
+    set('sink_index', list_ended(s, 'sink', id, NORMAL, had[5]))
     due(s, now + s.ttl_ms)
   end
   set('events', number(had[1]) + 1)
   redis.call('HSET', r, 'state', state, 'finished_ms', now, unpack(fields))
-  if state == 'failed' then redis.call('HDEL', r, 'token') -- only dead letters may be sent again
+  -- only dead letters may be sent again
+  if stays or state == 'failed' then redis.call('HDEL', r, 'token')
   else redis.call('HDEL', r, 'token', 'body') end
   if had[2] then redis.call('PEXPIRE', s.idempotency .. had[2], s.ttl_ms) end
   if had[3] then redis.call('PEXPIRE', s.logs .. id, s.ttl_ms) end
@@ -199,7 +341,7 @@ local function finish_record(s, id, state, fields, celery_status, celery_json, h
 end
 
 local function dead_letter(s, id)
-  list_ended(s, s.rear, 'rear', id)
+  list_ended(s, 'rear', id, NORMAL, redis.call('HGET', record(s, id), 'name'))
   due(s, now + s.ttl_ms)
 end
 
@@ -249,7 +391,7 @@ local function pick()
   return first[1] and service(first[1]), number(first[2]), not urgent[1]
 end
 
-local WORK_FIELDS = { 'attempt', 'deadline_ms', 'meta', 'body', 'submitted_ms', 'lease_seq', 'events' }
+local WORK_FIELDS = { 'attempt', 'deadline_ms', 'meta', 'body', 'submitted_ms', 'lease_seq', 'events', 'index' }
 
 -- Leases up to n requests, best first, to the caller whose nonce this is; the answer is a flat list per request:
 -- service, id, token, attempt, meta, body, submitted_ms, deadline_ms, started_ms. Requests past their deadline end on the way.
@@ -279,7 +421,7 @@ local function claim(n, nonce, lease_ms)
       at = s.vtime
       redis.call('ZADD', READY, 'XX', at, s.name)
       redis.call('PUBLISH', NOTE_PREFIX .. id, 'running')
-      touched[s.name] = s
+      touched[s.name], s.last = s, f[8]
       got[#got + 1] = { s.name, id, token, attempt, f[3], f[4] or '', f[5], deadline_ms, now }
       bytes = bytes + #(f[4] or '')
     end
@@ -287,7 +429,7 @@ local function claim(n, nonce, lease_ms)
   end
   if next(touched) then
     redis.call('HSET', SYS, 'vt', sys_vt, 'claims', claims)
-    for _, s in pairs(touched) do redis.call('HSET', s.cfg, 'vtime', s.vtime) end
+    for _, s in pairs(touched) do redis.call('HSET', s.cfg, 'vtime', s.vtime, 'last', s.last) end
   end
   return got
 end

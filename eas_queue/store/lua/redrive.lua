@@ -8,7 +8,7 @@ local s, rows, bytes = service(ARGV[1]), {}, 0
 for i = 5, #ARGV, 2 do
   local id, new = ARGV[i], ARGV[i + 1]
   local r = record(s, id)
-  local f = redis.call('HMGET', r, 'class', 'meta', 'body', 'redriven_as')
+  local f = redis.call('HMGET', r, 'class', 'meta', 'body', 'redriven_as', 'tags', 'name')
   if f[4] ~= new then
     if not f[3] or not redis.call('ZSCORE', s.rear, id) then
       new = ''
@@ -17,8 +17,8 @@ for i = 5, #ARGV, 2 do
     elseif waiting(s) >= tonumber(ARGV[2]) then
       new = '-'
     else
-      admit(s, new, f[1], tonumber(ARGV[3]), f[2], f[3])
-      redis.call('ZREM', s.rear, id)
+      admit(s, new, tonumber(f[1]), tonumber(ARGV[3]), f[2], f[3], f[5] or '&', f[6] or '')
+      drop_item(s, queue(s, 'rear'), id)
       redis.call('HDEL', r, 'body')
       redis.call('HSET', r, 'redriven_as', new)
       bytes = bytes + #f[3]

@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- with queues.lua
 -- Bring time to bear: lapsed leases go back to the queue, due retries become startable, passed deadlines expire, ended
 -- ghosts free their slot, lists of ended requests lose what is past its time, lost kicks are issued again.
 -- Costs as much as there is due, in bounded steps: what remains is due again at once.
@@ -27,17 +28,76 @@ local function up_to_now(key)
   return found
 end
 
--- Ended requests live as long as their records; the lists are in order of ending, so the head knows the next moment.
-local function trim(s, key)
+-- Items live as long as their records; the lists are in order of ending, so the head knows the next moment.
+local function trim(s, name)
+  local k = queue(s, name)
   while left > 0 do
-    local head = redis.call('ZRANGE', key, 0, 0)[1]
+    local head = redis.call('ZRANGE', k.items, 0, 0)[1]
     if not head then return nil end
-    local lives_ms = redis.call('PTTL', record(s, head))
+    local lives_ms = redis.call('PTTL', is_own(head) and s.own .. head or record(s, head))
     if lives_ms > 0 then return now + lives_ms end
-    redis.call('ZREM', key, head)
+    drop_item(s, k, head)
     left = left - 1
   end
   return now
+end
+
+-- Groups without consumers are waited for a minute. Then what only they had not read goes, and in the end themselves.
+local WAITED_FOR_MS = 60000
+local function look_after(s, name)
+  local k, next_ms = queue(s, name), math.huge
+  local gone = redis.call('ZRANGE', k.consumers, '-inf', now - LEFT_MS, 'BYSCORE', 'LIMIT', 0, left)
+  left = left - #gone
+  for _, consumer in ipairs(gone) do redis.call('ZREM', k.consumers, consumer) end
+  local first = redis.call('ZRANGE', k.consumers, 0, 0, 'WITHSCORES')[2]
+  if first and tonumber(first) < math.huge then next_ms = tonumber(first) + LEFT_MS end
+  local found = redis.call('ZRANGE', k.groups, '-inf', '(inf', 'BYSCORE', 'WITHSCORES')
+  for i = 1, #found, 2 do
+    local since = tonumber(found[i + 1])
+    if since > 0 and since + WAITED_FOR_MS <= now then
+      redis.call('ZADD', k.groups, -since, found[i])
+      redis.call('HSET', s.cfg, 'pinned:' .. name, 0) -- look through the queue from its head
+      since = -since
+    end
+    if since < 0 and now + since > s.ttl_ms then
+      redis.call('ZREM', k.groups, found[i])
+      for _, suffix in ipairs({ AT_SUFFIX, HELD_SUFFIX, BACK_SUFFIX, AHEAD_SUFFIX }) do
+        redis.call('DEL', group_key(k, found[i], suffix))
+      end
+    else
+      next_ms = math.min(next_ms, since > 0 and since + WAITED_FOR_MS or s.ttl_ms - since + 1)
+    end
+  end
+  local from = redis.call('HGET', s.cfg, 'pinned:' .. name)
+  while from and left > 0 do
+    local items = redis.call('ZRANGE', k.items, '(' .. from, '+inf', 'BYSCORE', 'LIMIT', 0, math.min(left, 100), 'WITHSCORES')
+    if not items[1] then
+      redis.call('HDEL', s.cfg, 'pinned:' .. name)
+      return next_ms
+    end
+    for i = 1, #items, 2 do
+      left, from = left - 1, items[i + 1]
+      local is_wanted, concerns = wanted(s, k, items[i])
+      if concerns and not is_wanted then done_with(s, k, items[i]) end
+    end
+    redis.call('HSET', s.cfg, 'pinned:' .. name, from)
+  end
+  return from and now or next_ms
+end
+
+-- Consumers whose process has died.
+for _, process in ipairs(redis.call('ZRANGE', WATCHERS, '-inf', now, 'BYSCORE', 'LIMIT', 0, 10)) do
+  local watches = WATCHES_PREFIX .. process
+  for _, entry in ipairs(redis.call('SRANDMEMBER', watches, left)) do
+    if left <= 0 then break end
+    local name, queue_name, consumer = string.match(entry, '^(%S+) (%S+) (%S+)$')
+    local s = service(name)
+    local k = queue(s, queue_name)
+    if redis.call('HGET', consumer_key(k, consumer), 'process') == process then release(s, k, consumer) end
+    redis.call('SREM', watches, entry)
+    left = left - 1
+  end
+  if redis.call('EXISTS', watches) == 0 then redis.call('ZREM', WATCHERS, process) end
 end
 
 local names = redis.call('ZRANGE', DUE, '-inf', now, 'BYSCORE', 'LIMIT', 0, 200)
@@ -72,12 +132,22 @@ for _, name in ipairs(names) do
     requeue(s, id, 0)
     retried = retried + 1
   end
+  local kept = queue(s, 'input')
+  for _, id in ipairs(up_to_now(s.kept)) do
+    redis.call('ZREM', s.kept, id)
+    drop_item(s, kept, id)
+  end
   local next_ms = math.huge
-  for _, key in ipairs({ s.lease, s.ghost, s.dl, s.delay }) do
+  for _, key in ipairs({ s.lease, s.ghost, s.dl, s.delay, s.kept }) do
     local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
     if head[1] then next_ms = math.min(next_ms, tonumber(head[2])) end
   end
-  for _, key in ipairs({ s.sink, s.rear }) do next_ms = math.min(next_ms, trim(s, key) or math.huge) end
+  for _, queue_name in ipairs({ 'sink', 'rear', 'sink_rear' }) do
+    next_ms = math.min(next_ms, trim(s, queue_name) or math.huge)
+  end
+  for _, queue_name in ipairs({ 'input', 'sink', 'rear', 'sink_rear' }) do
+    next_ms = math.min(next_ms, look_after(s, queue_name))
+  end
   if next_ms < math.huge then redis.call('ZADD', DUE, next_ms, name) else redis.call('ZREM', DUE, name) end
   touch(s)
 end

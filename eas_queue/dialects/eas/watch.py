@@ -1,0 +1,89 @@
+"""Watching a queue over a WebSocket, or, without an Upgrade, as an endless chunked answer. See PROTOCOL.md, "Watch"."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from flask import Request, Response
+
+from eas_queue.dialects import inbound
+from eas_queue.dialects.eas import codec, parameters, websocket
+from eas_queue.engine.engine import Engine
+from eas_queue.engine.items import Queue
+from eas_queue.engine.waiting import Turn
+from eas_queue.engine.watching import Watcher
+
+# The official clients ping every one or two seconds; one that never has is asked now and then.
+SILENT_S = 10.0
+NEVER_PINGED_S = 60.0
+PING_EVERY_S = 20.0
+CHALLENGED_S = 3.0  # of silence, when somebody else would take this consumer's place
+GOING_AWAY, NORMAL = 1001, 1000
+
+
+def response(engine: Engine, service: str, queue: Queue, request: Request) -> Response:
+    """Joins the consumer first, so that what is wrong is an HTTP answer; then takes the connection over."""
+    if "websocket" in request.headers.get("Upgrade", "").lower():
+        return _by_websocket(engine, service, queue, request)
+    return _by_chunks(engine, service, queue, request)
+
+
+def _join(engine: Engine, service: str, queue: Queue, request: Request, is_dead: Callable[[bool], bool]) -> Watcher:
+    return engine.watches.join(
+        service,
+        queue,
+        parameters.consumer(request),
+        parameters.watch_options(request),
+        is_dead=is_dead,
+        is_gone=inbound.gone_check(request),
+    )
+
+
+def _by_websocket(engine: Engine, service: str, queue: Queue, request: Request) -> Response:
+    websocket._checked_key(request.environ)
+    peer: websocket.Peer | None = None
+    asked_s = time.monotonic()
+
+    def is_dead(is_asked_for: bool) -> bool:
+        nonlocal asked_s
+        if peer is None:
+            return False
+        now_s = time.monotonic()
+        silent_s = now_s - peer.last_heard_s
+        if peer.has_pinged:
+            return silent_s > (CHALLENGED_S if is_asked_for else SILENT_S)
+        if silent_s > PING_EVERY_S and now_s - asked_s > PING_EVERY_S:
+            asked_s = now_s
+            peer.ping()
+        return silent_s > NEVER_PINGED_S
+
+    watcher = _join(engine, service, queue, request, is_dead)
+    try:
+        peer = websocket.accept(request.environ)
+        try:
+            peer.start(lambda reason: watcher.end())
+            for item in watcher.items():
+                if item is not None:
+                    peer.send(codec.encode_frame(item))
+        except websocket.PeerGone:
+            pass
+        finally:
+            peer.close(GOING_AWAY if watcher.over is Turn.STOPPING else NORMAL)
+    finally:
+        watcher.leave()
+    return websocket.Hijacked(peer)
+
+
+def _by_chunks(engine: Engine, service: str, queue: Queue, request: Request) -> Response:
+    is_gone = inbound.gone_check(request)
+    watcher = _join(engine, service, queue, request, lambda is_asked_for: is_gone())
+
+    def frames() -> Iterator[bytes]:
+        for item in watcher.items():
+            if item is not None:
+                yield codec.http_watch_chunk(item)
+
+    answer = Response(frames(), content_type="application/octet-stream")
+    answer.call_on_close(watcher.leave)
+    return answer

@@ -1,0 +1,211 @@
+-- What scripts share that serve the consumers of queues; scripts.py puts it behind prelude.lua where a script asks for it.
+-- A group or user is percent-encoded, so that neither holds a blank, a colon or a slash; consumer = group/user.
+
+local HELD_BY_WATCHER_MS = 315360000000 -- no lease: a watcher holds it until it commits or leaves
+local LEFT_MS = 3600000                 -- how long a consumer that has left is still listed
+local GROUPS_MOST = 256                 -- of one queue: each commit asks all of them
+
+local function group_of(consumer) return string.match(consumer, '^[^/]*') end
+local function is_lane(s, k, group) return k.name == 'input' and group == s.name end
+
+local function score_in(k, item, index)
+  return tonumber(redis.call('ZSCORE', k.prio, item)) or score_of(NORMAL, tonumber(index))
+end
+
+local function split(held)
+  local n, consumer, code, reason = string.match(held, '^(%S+) (%S+) (%S+) (%S+)$')
+  return tonumber(n), consumer, code, reason
+end
+
+-- index, tags, data and what tells its type: that of an item which a client put there, else the headers of the answer.
+local function view(s, k, item, with_data)
+  local index = redis.call('ZSCORE', k.items, item)
+  local data, kind = '', ''
+  if is_own(item) then
+    local f = redis.call('HMGET', s.own .. item, 'type', with_data and 'data' or 'none')
+    data, kind = f[2] or '', f[1] or ''
+  elseif k.name == 'sink' or k.name == 'sink_rear' then
+    local f = redis.call('HMGET', record(s, item), 'from_target', 'headers', with_data and 'result' or 'none', 'error')
+    if f[1] == '1' then data, kind = f[3] or '', f[2] or '' elseif with_data then data = f[4] or '' end
+  elseif with_data then
+    data = redis.call('HGET', record(s, item), 'body') or ''
+  end
+  return { tonumber(index), tags_of(s, k, item), data, kind }
+end
+
+-- ------------------------------------------------------------------------------------------------- requests
+-- Ends a request that waits or runs. A forwarder's call is closed, and keeps its slot (as a ghost) until that is done.
+local function end_request(s, id, state, outcome, fields, celery_status, celery_json, is_unlisted)
+  redis.call('ZREM', s.wait, id)
+  redis.call('ZREM', s.delay, id)
+  redis.call('ZREM', s.dl, id)
+  local is_reported = state == 'queued'
+  if state == 'running' then
+    free_slot(s, id)
+    if free_window(s, id) then
+      is_reported = true
+    else
+      local token = redis.call('HGET', record(s, id), 'token')
+      redis.call('ZADD', s.ghost, now + GHOST_MS, id .. '/' .. token)
+      due(s, now + GHOST_MS)
+      redis.call('PUBLISH', CANCEL_CHANNEL, id .. ' ' .. token)
+    end
+  end
+  finish_record(s, id, outcome, fields, celery_status, celery_json, nil, is_unlisted)
+  if is_reported then leave_report(s, id, outcome) end
+  touch(s)
+end
+
+local function cancel_request(s, id, state, why)
+  end_request(s, id, state, 'cancelled', { 'error_type', 'Cancelled', 'error', why },
+    'REVOKED', failure_json('TaskRevokedError', 'cancelled', 'celery.exceptions'))
+end
+
+-- A consumer has done what the request asks for: nothing comes of it but that.
+local function consume_request(s, id, state)
+  end_request(s, id, state, 'succeeded', { 'status_code', '200', 'headers', '[]', 'result', '', 'from_target', '1',
+    'result_bytes', 0, 'won', 'commit' }, 'SUCCESS',
+    '{"status": "success", "target_status_code": 200, "content_type": null}', true)
+end
+
+-- What a watcher of the lane held waits again, at its old place, or is a dead letter. counts: the attempt is used up.
+local function hand_back(s, id, counts, error_type, text, why)
+  local r = record(s, id)
+  free_slot(s, id)
+  free_window(s, id)
+  local attempt = number(redis.call('HGET', r, 'attempt'))
+  if why then redis.call('HSET', r, 'why', why) end
+  if counts and attempt >= s.max_attempts then
+    finish_record(s, id, 'failed', { 'status_code', '502', 'from_target', '0', 'error_type', error_type, 'error', text },
+      'FAILURE', failure_json(error_type, text, 'eas_queue.engine.errors'))
+    dead_letter(s, id)
+    leave_report(s, id, 'failed')
+  else
+    redis.call('HSET', r, 'error_type', error_type, 'error', text)
+    if not counts then redis.call('HINCRBY', r, 'attempt', -1) end
+    requeue(s, id, 0)
+  end
+  touch(s)
+end
+
+-- ------------------------------------------------------------------------------------------------- groups
+-- No group waits for the item any more.
+local function done_with(s, k, item)
+  if k.name ~= 'input' or is_own(item) then
+    drop_item(s, k, item)
+    if s.hold then touch(s) end
+    return
+  end
+  local state = redis.call('HGET', record(s, item), 'state')
+  if state == 'queued' or state == 'running' then -- the lane decides, unless nobody works in it
+    if s.pull and state == 'queued' then consume_request(s, item, state) end
+    return
+  end
+  redis.call('ZREM', s.kept, item)
+  drop_item(s, k, item)
+  if state == 'succeeded' then redis.call('HDEL', record(s, item), 'body') end
+end
+
+-- The group is done with an item that it held; returns whether it did hold it.
+local function commit_item(s, k, group, item)
+  local held_key = group_key(k, group, HELD_SUFFIX)
+  local held = redis.call('HGET', held_key, item)
+  if not held then return false end
+  local _, consumer = split(held)
+  redis.call('HDEL', held_key, item)
+  redis.call('ZREM', group_key(k, group, BACK_SUFFIX), item)
+  if redis.call('ZREM', window_key(k, consumer), item) == 1 then
+    redis.call('HSET', consumer_key(k, consumer), 'seen', now)
+    redis.call('PUBLISH', k.note, 'room ' .. consumer)
+  end
+  local index = redis.call('ZSCORE', k.items, item)
+  if not index then return true end
+  if wanted(s, k, item) then
+    local class = 255 - math.floor(score_in(k, item, index) / LEVELS)
+    local at = redis.call('HMGET', group_key(k, group, AT_SUFFIX), 'c' .. class, 'start', 'n')
+    if tonumber(index) > number(at[1] or at[2]) then
+      redis.call('ZADD', group_key(k, group, AHEAD_SUFFIX), index, item)
+      if number(at[3]) == 0 then redis.call('PEXPIRE', group_key(k, group, AHEAD_SUFFIX), s.ttl_ms) end
+    end
+  else
+    done_with(s, k, item)
+  end
+  return true
+end
+
+-- Too many deliveries: to the rear of its queue; a tap of the input only stops asking for it.
+local function bury(s, k, group, item)
+  if k.name == 'input' then return commit_item(s, k, group, item) end
+  if k.name == 'sink' then
+    local rear = queue(s, 'sink_rear')
+    local name = redis.call('HGET', k.names, item)
+    local content = is_own(item) and redis.call('HGETALL', s.own .. item)
+    drop_item(s, k, item)
+    if content and content[1] then
+      redis.call('HSET', s.own .. item, unpack(content))
+      redis.call('PEXPIRE', s.own .. item, s.ttl_ms)
+    end
+    list_ended(s, 'sink_rear', item, NORMAL, name)
+    due(s, now + s.ttl_ms)
+    if s.hold then touch(s) end
+  else
+    drop_item(s, k, item) -- a rear has none
+  end
+end
+
+-- An item that a consumer held waits again, before all that the group has not read. counts: the delivery does.
+local function give_back(s, k, group, item, counts, code, reason)
+  local held_key = group_key(k, group, HELD_SUFFIX)
+  local held = redis.call('HGET', held_key, item)
+  if not held then return end
+  local n, consumer, old_code, old_reason = split(held)
+  if not counts then n = n - 1 end
+  redis.call('ZREM', window_key(k, consumer), item)
+  redis.call('HSET', held_key, item,
+    n .. ' ' .. consumer .. ' ' .. (code or old_code) .. ' ' .. (reason or old_reason))
+  redis.call('ZADD', group_key(k, group, BACK_SUFFIX),
+    score_in(k, item, redis.call('ZSCORE', k.items, item)), item)
+  if n >= s.max_attempts then bury(s, k, group, item) end
+end
+
+-- A consumer has gone. What it held goes back; only the first of it is counted as delivered, because consumers work in
+-- order: the rest of a window must not become dead letters by the death of the one that works on its head.
+local function release(s, k, consumer)
+  local group, key = group_of(consumer), consumer_key(k, consumer)
+  local f = redis.call('HMGET', key, 'process', 'token')
+  if not f[2] then return end
+  for i, item in ipairs(redis.call('ZRANGE', window_key(k, consumer), 0, -1)) do
+    if is_lane(s, k, group) then
+      hand_back(s, item, i == 1, 'WatcherLost', 'the watcher that held it has gone')
+    else
+      give_back(s, k, group, item, i == 1)
+    end
+  end
+  redis.call('DEL', window_key(k, consumer))
+  redis.call('HDEL', key, 'token', 'process')
+  redis.call('PEXPIRE', key, LEFT_MS)
+  redis.call('ZADD', k.consumers, now, consumer)
+  due(s, now + LEFT_MS)
+  redis.call('SREM', WATCHES_PREFIX .. f[1], s.name .. ' ' .. k.name .. ' ' .. consumer)
+  if not is_lane(s, k, group) and redis.call('HINCRBY', group_key(k, group, AT_SUFFIX), 'n', -1) <= 0 then
+    redis.call('ZADD', k.groups, now, group)
+    for _, suffix in ipairs({ AT_SUFFIX, HELD_SUFFIX, BACK_SUFFIX, AHEAD_SUFFIX }) do
+      redis.call('PEXPIRE', group_key(k, group, suffix), s.ttl_ms)
+    end
+    due(s, now + 60000)
+  end
+  redis.call('PUBLISH', k.note, 'room ' .. group)
+end
+
+-- What a client removes: an item of the input is a request, and ends.
+local function remove_item(s, k, item, why)
+  if k.name == 'input' then
+    local state = redis.call('HGET', record(s, item), 'state')
+    if state == 'queued' or state == 'running' then
+      cancel_request(s, item, state, why)
+      if not redis.call('ZSCORE', k.items, item) then return end
+    end
+    redis.call('ZREM', s.kept, item)
+  end
+  drop_item(s, k, item)
+end
