@@ -42,7 +42,7 @@ class Queue:
         self.waiting: list[str] = []
 
     def _arguments(self, request_id: str, body: bytes = BODY) -> tuple[Any, ...]:
-        return self.name, request_id, self.number, 100, 0, 10**9, META, body, "", "", "", 0, 0
+        return self.name, request_id, self.number, 100, 0, 10**9, META, body, "", "", "", 0, 0, "&", ""
 
     def fill(self, count: int, body: bytes = BODY) -> None:
         self.submit()  # loads the scripts

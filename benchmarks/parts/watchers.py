@@ -22,7 +22,7 @@ PING_EVERY_S = 2
 SETTLED_S = 3
 MB_WANTED, CPU_WANTED, P50_WANTED = 200, 5, 20
 DATA = b'{"prompt": "' + b"x" * 1010 + b'"}'  # 1 KB
-ONE, ONE_MANUAL, SOME, MANY = "one group", "one group, commits", "50 services", "1,000 services"
+ONE, ONE_MANUAL, SOME, MANY = "one group", "one group commits", "50 services", "1000 services"
 ROWS = (
     Row(ONE, "1 gunicorn gevent process; 1,000 watchers of one sink, one group, auto commit"),
     Row(ONE_MANUAL, "the same, and each item is committed by its watcher's client"),
