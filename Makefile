@@ -1,5 +1,5 @@
 # The commands of this project. The first `make run` and the first `make test` install what they need into .venv;
-# later ones use it as it is and need no network.
+# later ones use it as it is and need no network. So do the clients that tests run, in environments below .venv-clients.
 
 # The first of these that is Python 3.11 or later makes .venv; PYTHON=/path/to/python3.12 goes before them.
 PYTHON ?= python3.13 python3.12 python3.11 python3
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # An environment remembers the folder it was made in: in another one, or without its Python, its programs don't start.
 STALE := $(shell test "$$(cat $(VENV)/made 2>/dev/null)" = "$(CURDIR)" && $(BIN)/python -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run test chaos bench readme check clean stale
+.PHONY: help run test clients chaos bench readme check clean stale
 
 help:
 	@echo "make run     start everything; Ctrl-C stops it"
@@ -18,14 +18,18 @@ help:
 	@echo "make readme  every block of the README, in a clean clone"
 	@echo "make bench   measure against a plain Flask and Celery app, some 12 minutes; ARGS=... as in docs/performance.md"
 	@echo "make check   ruff and mypy"
-	@echo "make clean   remove .venv and caches (the data in .run stays)"
+	@echo "make clean   remove .venv, .venv-clients and caches (the data in .run stays)"
 
 run: $(VENV)/run.stamp
 	@$(BIN)/python -m eas_queue.run
 
 # Most tests wait for processes: two at a time take half as long. A file stays together.
-test: $(VENV)/run.stamp
+test: $(VENV)/run.stamp clients
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# The official clients that tests run, in the versions of tests/clients/*.txt.
+clients: $(VENV)/run.stamp
+	@$(BIN)/python -m tests.support.clients
 
 chaos: $(VENV)/run.stamp
 	@$(BIN)/python -m tests.chaos $(ARGS)
@@ -42,7 +46,7 @@ check: $(VENV)/dev.stamp
 	@$(BIN)/python -m mypy
 
 clean:
-	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-clients .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made: $(STALE)

@@ -1,0 +1,73 @@
+"""Environments of official clients are made once, anew when their pins change, and say it if they can't be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.clients import PINS, Environment, NotInstalled
+
+MAKE = """
+import sys
+from pathlib import Path
+from tests.support import clients
+
+made = clients.Environment._make
+def told(self):
+    print("made", flush=True)
+    made(self)
+clients.Environment._make = told
+print(clients.Environment(Path(sys.argv[1]), Path(sys.argv[2])).ready())
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    pins = tmp_path / "nothing.txt"
+    pins.write_text("# no package at all\n")
+    return Environment(pins, tmp_path / "clients" / "nothing")
+
+
+def test_processes_that_ask_at_once_make_it_once(environment: Environment) -> None:
+    command = [sys.executable, "-c", MAKE, str(environment.pins), str(environment.folder)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    printed = [process.communicate(timeout=60)[0].split() for process in processes]
+
+    assert sorted(len(lines) for lines in printed) == [1, 1, 1, 2]
+    assert {lines[-1] for lines in printed} == {str(environment.python)}
+    assert subprocess.run([environment.python, "-c", ""]).returncode == 0
+
+
+def test_other_pins_make_it_anew_and_the_same_do_not(environment: Environment) -> None:
+    environment.ready()
+    left_behind = environment.folder / "left behind"
+    left_behind.touch()
+
+    environment.ready()
+    assert left_behind.exists()
+
+    environment.pins.write_text("# still none\n")
+    environment.ready()
+    assert not left_behind.exists()
+
+
+def test_what_cannot_be_installed_is_named_and_tried_again(environment: Environment) -> None:
+    environment.pins.write_text("--no-index\nno-package-of-this-name==1.0\n")
+
+    for _ in range(2):
+        with pytest.raises(NotInstalled, match=r"(?s)nothing\.txt.*needs the network.*no-package-of-this-name==1\.0"):
+            environment.ready()
+
+    environment.pins.write_text("# nothing again\n")
+    assert environment.ready() == environment.python
+
+
+@pytest.mark.parametrize("pins", sorted(PINS.glob("*.txt")), ids=lambda path: path.stem)
+def test_every_package_is_pinned(pins: Path) -> None:
+    lines = [line for line in pins.read_text().splitlines() if not line.startswith("#")]
+
+    assert lines == sorted(lines, key=str.lower)
+    assert all(line.count("==") == 1 for line in lines)
