@@ -4,7 +4,7 @@
 
 In one group on one sink, spread over 50 services, one on each of 1,000 services; every sample is a fresh installation.
 CPU is that of 20 s without and of 20 s with pings; then 200 items are put one after the other, 20 a second. With --keep
-the figures stand in results.json and in docs/performance.md.
+the figures stand in results.json and in docs/performance.md. Some 4 minutes.
 """
 
 from __future__ import annotations
