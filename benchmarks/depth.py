@@ -25,6 +25,7 @@ from tests.support.server import RedisServer
 BODY = b'{"prompt": "' + b"x" * 1010 + b'"}'
 HEADERS = (("User-Agent", "curl/7.88.1"), ("Accept", "*/*"), ("Content-Type", "application/json"))
 META = Submission(BODY, headers=HEADERS).meta()
+TAGS = "&Header%3AContent-Type=application%2Fjson&"
 BATCH = 500
 SIZED = 10_000
 
@@ -42,7 +43,7 @@ class Queue:
         self.waiting: list[str] = []
 
     def _arguments(self, request_id: str, body: bytes = BODY) -> tuple[Any, ...]:
-        return self.name, request_id, self.number, 100, 0, 10**9, META, body, "", "", "", 0, 0
+        return self.name, request_id, self.number, 100, 0, 10**9, META, body, "", "", "", 0, 0, TAGS, ""
 
     def fill(self, count: int, body: bytes = BODY) -> None:
         self.submit()  # loads the scripts

@@ -11,11 +11,14 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from eas_queue.auth import Access
-from eas_queue.engine.engine import Engine
 from eas_queue.engine.errors import EngineError
 from eas_queue.engine.service import Services
+
+if TYPE_CHECKING:  # gunicorn's master reads this, and redis must not be imported before gevent has patched
+    from eas_queue.engine.engine import Engine
 
 Read = Callable[[bytes], tuple[Services, Access]]
 NAMES_MOST = 20  # in one line of the log

@@ -2,7 +2,8 @@
 
 `python scripts/run_readme.py [--venv DIR] [--skip-tests]` clones this repository into a temporary folder, replaces the
 ports by free ones, and goes through the blocks in order: `make run` and blocks that begin with `# background` are
-started and awaited, other `bash` and `python` blocks must exit 0, `toml` blocks must load as a services file. Ends with
+started and awaited, other `bash` and `python` blocks must exit 0 (a `python` block that begins with `# client: NAME` in
+that client's environment), `toml` blocks must load as a services file. Ends with
 0 when all did. `--venv` lends the clone an installed environment; without it the clone makes its own.
 """
 
@@ -107,7 +108,7 @@ class Clone:
             self.command([str(self.folder / ".venv/bin/python"), "-c", code])
             return "loads"
         if block.language == "python":
-            self.command([str(self.folder / ".venv/bin/python"), "-c", self.localised(block.text)])
+            self.command([str(self.python(text)), "-c", self.localised(block.text)])
             return "ran"
         if text == "make test" and skip_tests:
             return "skipped, as asked"
@@ -126,6 +127,14 @@ class Clone:
             return "got ready"
         self.command(["bash", "-euo", "pipefail", "-c", self.localised(block.text)])
         return "ran"
+
+    def python(self, text: str) -> Path:
+        """The project's own, or that of the official client which the first line names."""
+        client = re.match(r"# client: (\w+)\n", text)
+        if client is None:
+            return self.folder / ".venv/bin/python"
+        subprocess.run([sys.executable, "-m", "tests.support.clients"], cwd=ROOT, check=True)
+        return ROOT / ".venv-clients" / client[1] / "bin" / "python"
 
     def command(self, argv: list[str]) -> None:
         done = subprocess.run(

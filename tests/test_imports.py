@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,7 +148,7 @@ def test_no_other_module_spells_a_key(prefix: str) -> None:
 def test_the_scripts_spell_no_key_either() -> None:
     found = [
         f"{path.name}:{number}"
-        for path in (ROOT / "eas_queue/store/lua").glob("*.lua")
+        for path in (ROOT / "eas_queue/store/lua").rglob("*.lua")
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if "'eas:" in line or '"eas:' in line or "celery-task-meta-" in line
     ]
@@ -171,3 +173,10 @@ def test_an_import_inside_a_function_or_by_a_relative_name_is_seen_too(monkeypat
 
     assert list(imports("eas_queue/dialects/made_up.py")) == ["eas_queue.store.keys", "redis.client"]
     assert len(offenders("eas_queue/dialects/", "eas_queue.store", "redis")) == 2
+
+
+def test_gunicorns_master_imports_nothing_that_gevent_has_to_patch_first() -> None:
+    code = "import config, eas_queue.reload, sys; print([m for m in ('redis', 'urllib3', 'flask') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

@@ -59,7 +59,9 @@ def of(exc: Exception, *, max_payload_bytes: int, limit_bytes: int | None = None
         detail = f"the body is larger than {limit} bytes{setting}: nothing was stored"
         return Failure(413, "payload-too-large", "The body is too large", detail)
     if isinstance(exc, HTTPException) and exc.code is not None and exc.code >= 400:
-        allow = tuple((name, value) for name, value in exc.get_headers() if name == "Allow")
+        allow = tuple(
+            (name, value) for name, value in exc.get_headers() if name in ("Allow", "Upgrade", "Sec-WebSocket-Version")
+        )
         code = (exc.name or "error").lower().replace(" ", "-")
         return Failure(exc.code, code, exc.name, exc.description or exc.name, headers=allow)
     return Failure(

@@ -4,10 +4,12 @@ could smuggle, and keep what the target should get."""
 from __future__ import annotations
 
 import codecs
+import contextlib
 import functools
 import json
 import re
 import select
+import socket
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -298,9 +300,37 @@ def whole_number(request: Request, name: str, default: int) -> int:
     return int(value)
 
 
+def _connection(request: Request) -> Any:
+    """The socket of *request*, None where the server does not show it."""
+    return request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
+
+
+def hang_up(request: Request) -> Callable[[], None]:
+    """Ends the connection of *request*, from any thread: whoever sends on it is woken."""
+    connection = _connection(request)
+
+    def cut() -> None:
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    return cut
+
+
+def keep_alive(request: Request) -> None:
+    """Have the system ask a silent client every now and then whether it is there: the connection of one that is not
+    ends within two minutes."""
+    connection = _connection(request)
+    if connection is not None:
+        with contextlib.suppress(OSError, AttributeError):  # not TCP, or a system without these
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3)):
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 def gone_check(request: Request) -> Callable[[], bool]:
     """Tells whether the client of *request* has hung up; False for ever where the server does not show its socket."""
-    connection = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
+    connection = _connection(request)
     if connection is None:
         return lambda: False
 

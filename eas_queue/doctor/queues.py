@@ -40,7 +40,8 @@ def check(url: str) -> Iterator[Result]:
         yield warn(
             "held",
             f"{_named(held, 'waiting')}: the sink is full and sink_full is hold, so nothing starts",
-            "items leave RESULT_TTL_S after their end; or raise max_sink_length, or choose evict, then SIGHUP",
+            "read, commit or truncate its items (they leave RESULT_TTL_S after their end); or raise max_sink_length, "
+            "or choose evict, then SIGHUP",
         )
     if rear:
         yield warn(

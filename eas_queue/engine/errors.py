@@ -181,8 +181,8 @@ class TooManyGroups(QueueError):
 
     def __init__(self, queue: str) -> None:
         super().__init__(
-            f"the {queue} has 256 groups, and each item is kept until all have had it: use one of them; "
-            "a group goes when its items' time is over (RESULT_TTL_S)"
+            f"the {queue} is read by 256 groups, and each item is kept until all have had it: use one of them, "
+            "or end the consumers of another; a minute later its place is free"
         )
 
 

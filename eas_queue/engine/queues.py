@@ -118,6 +118,8 @@ class ServiceQueues:
         if not 1 <= selection.length <= ITEMS_MOST:
             raise errors.InvalidRequest(f"_length_ must be 1 to {ITEMS_MOST} items")
         if not timeout_s:
+            if removes and is_gone():  # while it waited to be served
+                raise errors.WaiterGone(f"items of {service}")
             return self._collect(service, queue, selection, removes=removes)
         until_s = time.monotonic() + timeout_s
         waiter = QueueWaiter(service, queue, name=selection.request_id, is_gone=is_gone)

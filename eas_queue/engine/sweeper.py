@@ -40,7 +40,7 @@ class Sweeper:
                 swept = self._engine.store.sweep(
                     every_ms=round(self._sweep_s * 1000),
                     process=process_name(),
-                    about=about("web", waiting=self._engine.waits.count()),
+                    about=about("web", waiting=self._engine.waits.count(), watching=self._engine.watches.count()),
                 )
                 if away:
                     log.warning("redis_back")

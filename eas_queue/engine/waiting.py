@@ -51,6 +51,8 @@ class Turn(Enum):
 class Waiter:
     """One client's wait for one request. ``saw`` tells it what its client knows, so that it is woken for news only."""
 
+    is_client = True
+
     def __init__(self, service: str, request_id: str, *, end_only: bool, is_gone: Callable[[], bool]) -> None:
         self.service, self.request_id = service, request_id
         self.woken = threading.Event()
@@ -196,7 +198,7 @@ class Waits:
 
     def count(self) -> int:
         """How many wait."""
-        return len(self._all())
+        return sum(waiter.is_client for waiter in self._all())
 
     def _all(self) -> list[Waiter]:
         with self._lock:

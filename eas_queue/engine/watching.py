@@ -118,6 +118,8 @@ class Watcher:
 class _Group(QueueWaiter):
     """The consumers of one group that are connected to this process."""
 
+    is_client = False
+
     def __init__(self, watches: Watches, service: str, queue: Queue, group_key: str) -> None:
         super().__init__(service, queue)
         self.watches, self.group_key = watches, group_key
@@ -413,6 +415,8 @@ class Watches:
 
 class _Knocks(Waiter):
     """Hears of doubles."""
+
+    is_client = False
 
     def __init__(self, watches: Watches) -> None:
         super().__init__("", "", end_only=False, is_gone=nobody_asks)

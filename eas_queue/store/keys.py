@@ -122,12 +122,16 @@ def lua_names() -> str:
         if name.isupper() and isinstance(value, (str, int)) and not name.startswith("_")
     }
     lines = [f"local {name} = {value!r}" for name, value in sorted(plain.items())]
-    fields = ", ".join(f"{suffix} = base .. '{suffix}'" for suffix in SERVICE_SUFFIXES)
+    # Most scripts need few of a service's keys, so that they are made when they are asked for.
+    special = {"records": RECORD_SUFFIX, "logs": LOG_SUFFIX, "idempotency": IDEMPOTENCY_SUFFIX, "own": OWN_SUFFIX}
+    given = ", ".join(f"{name} = {suffix!r}" for name, suffix in special.items())
     lines.append(
+        f"local SUFFIXES = {{ {given} }} -- all others are called like their field\n"
         "local function service_keys(name)\n"
         "  local base = PREFIX .. '{' .. name .. '}:'\n"
-        f"  return {{ name = name, records = base .. RECORD_SUFFIX, logs = base .. LOG_SUFFIX,\n"
-        f"    idempotency = base .. IDEMPOTENCY_SUFFIX, own = base .. OWN_SUFFIX, {fields} }}\n"
+        "  return setmetatable({ name = name, base = base }, { __index = function(_, field)\n"
+        "    return base .. (SUFFIXES[field] or field)\n"
+        "  end })\n"
         "end"
     )
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """Loads the Lua scripts and calls them: by hash, once, with the only retry that is safe.
 
 Each file in ``lua/`` is one transition. Its full text is: its own first line if that names flags, the key names of
-:mod:`keys`, the kick of :mod:`kick`, ``prelude.lua``, ``queues.lua`` where it asks for that, itself. Every script is
-safe to send twice (by request id, token or nonce), so one call is repeated once on a fresh connection when the first
+:mod:`keys`, the kick of :mod:`kick`, ``prelude.lua``, the parts that it asks for, itself. Every script is safe to send
+twice (by request id, token or nonce), so one call is repeated once on a fresh connection when the first
 broke; a time-out is not repeated, because callers promise an answer within about a second.
 """
 
@@ -17,8 +17,8 @@ import redis
 from eas_queue.store import client, errors, keys, kick
 
 FOLDER = Path(__file__).parent / "lua"
-SHARED = ("prelude", "queues")  # no scripts themselves
-NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.lua") if path.stem not in SHARED))
+NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.lua") if path.stem != "prelude"))
+PARTS = ("items", "groups", "ends", "claims", "consumers")  # each may use those before it
 SHARED_BYTES_MOST = 262_144  # a larger body has a connection to itself: others must not wait for it on a slow network
 INDEX_JUMP = 1_000_000  # more than a server can hand out in the second that `appendfsync everysec` may lose
 
@@ -43,8 +43,9 @@ def source(name: str) -> str:
         f"local KICK_HIGH = {kick.lua_pieces(keys.QUEUE_HIGH)}",
         (FOLDER / "prelude.lua").read_text(),
     ]
-    if body.startswith("-- with queues.lua\n"):
-        parts.append((FOLDER / "queues.lua").read_text())
+    if body.startswith("-- with "):
+        wanted = body.split("\n", 1)[0].removeprefix("-- with ").split(", ")
+        parts += [(FOLDER / "parts" / f"{part}.lua").read_text() for part in PARTS if part in wanted]
     parts.append(body)
     text = "\n".join(parts)
     return f"{flags}\n{text}" if flags else text

@@ -97,6 +97,8 @@ class Reporter:
             event: dict[str, Any] = {"uuid": request_id, "timestamp": time.time()}
             if state == "failed":
                 end = "task-failed", event | {"exception": "WorkerLost()", "traceback": ""}
+            elif state == "succeeded":  # a consumer's work, of which no worker knows how long it took
+                end = "task-succeeded", event | {"result": "'committed by a consumer'", "runtime": 0.0}
             else:
                 end = "task-revoked", event | {"terminated": False, "signum": None, "expired": state == "expired"}
             self._put(_received(service, request_id, 0, time.time()), end)

@@ -296,6 +296,12 @@ class TestGroups:
 
         assert codes == [1] * 256 + [-3]
         assert sink.join("g7/b") == 1
+        sink.leave("g9/a")
+        assert sink.join("more/a") == -3  # it is waited for
+        sink.drive.pass_time(60_001)
+        sink.store.holds("p", PROCESS_LEASE_MS)
+        sink.drive.sweep()
+        assert sink.join("more/a") == 1
 
     def test_an_unknown_service_is_said(self, drive: Driver) -> None:
         assert Desk(drive, service="nobody").join("g/a") == -1
@@ -323,6 +329,16 @@ class TestStarts:
         sink.join("g/b")
 
         assert sink.indexes("g/b") == [1]
+
+    def test_what_it_commits_leaves_at_once(self, sink: Desk) -> None:
+        for _ in range(4):
+            sink.put()
+        sink.join("g/late", start=3)
+        sink.pull("g/late")
+
+        sink.commit("g", 3, 4)
+
+        assert sink.there() == [1, 2]
 
     def test_what_it_committed_comes_to_nobody_else_of_its_group(self, sink: Desk) -> None:
         sink.join("h/pin")
@@ -405,6 +421,15 @@ class TestRedelivery:
         found = tags.unpacked(again.row.tags)
         assert again.row.at == 2
         assert (found["lastCode"], found["lastReason"]) == ("Bad.Input", "no such thing")
+
+    def test_what_comes_again_waits_for_what_has_a_higher_priority(self, sink: Desk) -> None:
+        sink.join("g/a", window=9)
+        sink.put()
+        sink.pull("g/a")
+        sink.refuse("g", 1)
+        high, normal, low = (sink.put(priority_class=each) for each in (101, 100, 99))
+
+        assert sink.indexes("g/a") == [high, 1, normal, low]
 
     def test_who_refused_it_is_asked_last(self, sink: Desk) -> None:
         sink.join("g/a", window=10)

@@ -41,7 +41,7 @@ def _join(engine: Engine, service: str, queue: Queue, request: Request, is_dead:
 
 
 def _by_websocket(engine: Engine, service: str, queue: Queue, request: Request) -> Response:
-    websocket._checked_key(request.environ)
+    websocket.checked_key(request.environ)
     peer: websocket.Peer | None = None
     asked_s = time.monotonic()
 
@@ -51,12 +51,14 @@ def _by_websocket(engine: Engine, service: str, queue: Queue, request: Request) 
             return False
         now_s = time.monotonic()
         silent_s = now_s - peer.last_heard_s
-        if peer.has_pinged:
-            return silent_s > (CHALLENGED_S if is_asked_for else SILENT_S)
-        if silent_s > PING_EVERY_S and now_s - asked_s > PING_EVERY_S:
+        patience_s = (CHALLENGED_S if is_asked_for else SILENT_S) if peer.has_pinged else NEVER_PINGED_S
+        if silent_s > patience_s:
+            peer.close(NORMAL)  # wakes who is sending to it, too
+            return True
+        if not peer.has_pinged and silent_s > PING_EVERY_S and now_s - asked_s > PING_EVERY_S:
             asked_s = now_s
             peer.ping()
-        return silent_s > NEVER_PINGED_S
+        return False
 
     watcher = _join(engine, service, queue, request, is_dead)
     try:
@@ -76,8 +78,16 @@ def _by_websocket(engine: Engine, service: str, queue: Queue, request: Request) 
 
 
 def _by_chunks(engine: Engine, service: str, queue: Queue, request: Request) -> Response:
-    is_gone = inbound.gone_check(request)
-    watcher = _join(engine, service, queue, request, lambda is_asked_for: is_gone())
+    is_gone, cut = inbound.gone_check(request), inbound.hang_up(request)
+
+    def is_dead(is_asked_for: bool) -> bool:
+        if is_gone():
+            cut()
+            return True
+        return False
+
+    inbound.keep_alive(request)  # there are no pings: the system's own probes find out that nobody is there any more
+    watcher = _join(engine, service, queue, request, is_dead)
 
     def frames() -> Iterator[bytes]:
         for item in watcher.items():

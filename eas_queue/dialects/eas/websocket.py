@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import contextvars
 import select
 import socket
 import struct
@@ -35,6 +34,7 @@ _PENDING_MOST = 4  # control frames that wait; of several pings, the latest alon
 # How long a close frame waits for a frame that is on its way, and then how long the client may take to close its side.
 _GOODBYE_WAIT_S = 0.25
 _LINGER_S = 1.0
+_RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 _poll = monkey.get_original("select", "poll")
 
 
@@ -63,7 +63,7 @@ def accept(environ: WSGIEnvironment) -> Peer:
 
     No extension and no subprotocol is ever agreed on. A client that is gone already shows as an end of the peer.
     """
-    key = _checked_key(environ)
+    key = checked_key(environ)
     shown = environ.get("gunicorn.socket", environ.get("werkzeug.socket"))
     if shown is None or hasattr(shown, "getpeercert"):
         text = "this server can't hand a connection over: it does TLS itself, or is neither gunicorn nor flask run"
@@ -81,7 +81,7 @@ def accept(environ: WSGIEnvironment) -> Peer:
     return Peer(connection)
 
 
-def _checked_key(environ: WSGIEnvironment) -> bytes:
+def checked_key(environ: WSGIEnvironment) -> bytes:
     if environ["REQUEST_METHOD"] != "GET":
         raise BadHandshake("a WebSocket is opened with GET", 405, (("Allow", "GET"),))
     if environ["SERVER_PROTOCOL"] != "HTTP/1.1":
@@ -140,8 +140,7 @@ class Peer:
         It is called in the reader, without any context of Flask.
         """
         self._reader = threading.Thread(target=self._run, args=(on_end,), name="websocket-reader", daemon=True)
-        # In an empty context: gevent gives new greenlets a copy of this one, which holds the request and its app.
-        contextvars.Context().run(self._reader.start)
+        self._reader.start()
 
     def wait(self) -> None:
         """Return when the connection is over and closed."""
@@ -264,9 +263,8 @@ class Peer:
         try:
             on_end(self._ended)
         finally:
-            if lingers:
-                self._linger()
-            self._cut()
+            if not lingers or not self._client_closes():
+                self._cut()
             with self._writing:  # when the last sender has let go: the number of a closed socket is soon another's
                 self._connection.close()
 
@@ -316,18 +314,21 @@ class Peer:
             self._reader.join(_LINGER_S)
         self._cut()
 
-    def _linger(self) -> None:
-        """Drop what still comes, until the client closes: a reset would overtake our close frame."""
+    def _client_closes(self) -> bool:
+        """Wait for it, and drop what still comes: a reset could overtake our close frame."""
         deadline_s = time.monotonic() + _LINGER_S
         with contextlib.suppress(OSError):
             while (left_s := deadline_s - time.monotonic()) > 0:
                 self._connection.settimeout(left_s)
                 if not self._connection.recv(_READ_BYTES):
-                    return
+                    return True
+        return False
 
     def _cut(self) -> None:
         """End both directions at once: whoever reads or sends is woken. The reader closes the socket."""
         with contextlib.suppress(OSError):
+            # With a reset: else the system keeps up to some MB for minutes, for a client that will not read them.
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._connection.shutdown(socket.SHUT_RDWR)
 
 

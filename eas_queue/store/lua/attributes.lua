@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- with queues.lua
+-- with items, groups, ends, consumers
 -- How a queue stands, with its groups and consumers.
 -- ARGV[1] service  [2] queue
 -- RETURNS {length, first index, last index (0: empty), now_ms, {for the input: waiting, running, the last index that was
@@ -16,7 +16,8 @@ if k.name == 'input' then
   end
   lane = { waiting(s), redis.call('ZCARD', s.lease), number(redis.call('HGET', s.cfg, 'last')), alive }
 end
-local found = redis.call('ZRANGE', k.consumers, 0, 999, 'WITHSCORES')
+-- those that are there first, then those that left last
+local found = redis.call('ZRANGE', queue_key(k, CONSUMERS_SUFFIX), 0, 999, 'REV', 'WITHSCORES')
 for i = 1, #found, 2 do
   local f = redis.call('HMGET', consumer_key(k, found[i]), 'window', 'auto', 'last', 'seen', 'filter')
   local left = tonumber(found[i + 1])
@@ -25,7 +26,7 @@ for i = 1, #found, 2 do
       number(f[4]), redis.call('ZCARD', window_key(k, found[i])), f[5] or '' }
   end
 end
-for i, group in ipairs(redis.call('ZRANGE', k.groups, 0, -1)) do
+for i, group in ipairs(redis.call('ZRANGE', queue_key(k, GROUPS_SUFFIX), 0, -1)) do
   local f = redis.call('HMGET', group_key(k, group, AT_SUFFIX), 'c' .. NORMAL, 'last', 'n')
   local back = redis.call('ZCARD', group_key(k, group, BACK_SUFFIX))
   groups[i] = { group, number(f[1]), redis.call('HLEN', group_key(k, group, HELD_SUFFIX)) - back, back, number(f[2]),

@@ -1,4 +1,5 @@
 #!lua flags=no-writes
+-- with items
 -- How many items a queue holds, of all or one class.
 -- ARGV[1] service  [2] queue  [3] class ('' all)
 -- RETURNS the number

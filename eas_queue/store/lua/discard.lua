@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- with items, groups
 -- Take dead letters off the list for good; how the requests ended stays known as long as their records.
 -- ARGV[1] service  [2..] ids
 -- RETURNS the ids that were dead letters

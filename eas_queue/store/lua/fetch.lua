@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with queues.lua
+-- with items, groups, ends, consumers
 -- Items of a queue by index, requestId or tags, whether or not any group has had them; and, if asked, out of the queue.
 -- ARGV[1] service  [2] queue  [3] from this index on, -1: only the newest  [4] items at most  [5] requestId ('' any)
 -- ARGV[6] filter: tags that it must have, as "key=value&.."  [7] 1: remove them  [8] items looked at, at most
@@ -21,10 +21,11 @@ if name ~= '' then
   local found = {} -- a request or an item by its own id, and those whose clients chose this requestId
   for _, item in ipairs({ name, 'i' .. name }) do
     local index = redis.call('ZSCORE', k.items, item)
-    if index and not redis.call('HGET', k.names, item) then found[#found + 1] = { tonumber(index), item } end
+    if index and not redis.call('HGET', queue_key(k, NAMES_SUFFIX), item) then found[#found + 1] = { tonumber(index), item } end
   end
   local low = '[' .. name .. '\0' .. string.format('%016d', math.max(from, 0))
-  for _, entry in ipairs(redis.call('ZRANGE', k.named, low, '[' .. name .. '\1', 'BYLEX', 'LIMIT', 0, looks)) do
+  local entries = redis.call('ZRANGE', queue_key(k, NAMED_SUFFIX), low, '[' .. name .. '\1', 'BYLEX', 'LIMIT', 0, looks)
+  for _, entry in ipairs(entries) do
     local index, item = string.match(entry, '%z(%d+)%z([^%z]+)$')
     found[#found + 1] = { tonumber(index), item }
   end

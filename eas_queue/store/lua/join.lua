@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with queues.lua
+-- with items, groups, ends, consumers
 -- A consumer begins to watch a queue. A consumer of the same name that is still there is not pushed aside.
 -- ARGV[1] service  [2] queue  [3] consumer, group/user  [4] its token  [5] process  [6] that process' lease, ms
 -- ARGV[7] window  [8] 1: auto commit  [9] 1: index only  [10] from this index on, -1: only what arrives from now on
@@ -28,13 +28,16 @@ if not is_lane(s, k, group) then
   if f[1] and f[1] ~= ARGV[11] then
     if others > 0 then return -2 end
     redis.call('DEL', at) -- it reads from the head again: what it passed over may be what it wants now
-  elseif not f[1] and redis.call('ZCARD', k.groups) >= GROUPS_MOST then
-    return -3
+  elseif not f[1] and redis.call('ZCARD', queue_key(k, GROUPS_SUFFIX)) >= GROUPS_MOST then
+    -- the place of the one that left first, of those that nobody waits for any more
+    local oldest = redis.call('ZRANGE', queue_key(k, GROUPS_SUFFIX), '(0', '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1)[1]
+    if not oldest then return -3 end
+    forget_group(k, oldest)
   end
   redis.call('HSET', at, 'filter', ARGV[11])
   redis.call('HSETNX', at, 'start', 0)
   redis.call('HSET', at, 'n', others + 1)
-  redis.call('ZADD', k.groups, '+inf', group)
+  redis.call('ZADD', queue_key(k, GROUPS_SUFFIX), '+inf', group)
   for _, suffix in ipairs({ AT_SUFFIX, HELD_SUFFIX, BACK_SUFFIX, AHEAD_SUFFIX }) do
     redis.call('PERSIST', group_key(k, group, suffix))
   end
@@ -42,7 +45,7 @@ end
 redis.call('DEL', key)
 redis.call('HSET', key, 'token', ARGV[4], 'process', ARGV[5], 'window', ARGV[7], 'auto', ARGV[8], 'bare', ARGV[9],
   'from', from, 'filter', ARGV[11], 'seen', now)
-redis.call('ZADD', k.consumers, '+inf', consumer)
+redis.call('ZADD', queue_key(k, CONSUMERS_SUFFIX), '+inf', consumer)
 redis.call('SADD', WATCHES_PREFIX .. ARGV[5], s.name .. ' ' .. k.name .. ' ' .. consumer)
 redis.call('PUBLISH', k.note, 'room ' .. group)
 return 1

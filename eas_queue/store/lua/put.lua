@@ -1,5 +1,5 @@
 #!lua
--- with queues.lua
+-- with items, groups, ends, consumers
 -- A client puts an item of its own into the sink or a rear. Refused whole while the server is out of memory. Idempotent by
 -- its id. An item of the sink that names a request which a consumer works on is that request's result.
 -- ARGV[1] service  [2] queue  [3] id of the item  [4] class 0..255  [5] tags with its requestId, as "&key=value&..&"
@@ -23,7 +23,8 @@ if k.name == 'sink' and name then
   if redis.call('ZSCORE', input.items, name) then
     id = name
   else
-    local entry = redis.call('ZRANGE', input.named, '[' .. name .. '\0', '[' .. name .. '\1', 'BYLEX', 'LIMIT', 0, 1)[1]
+    local entry = redis.call('ZRANGE', queue_key(input, NAMED_SUFFIX), '[' .. name .. '\0', '[' .. name .. '\1', 'BYLEX',
+      'LIMIT', 0, 1)[1]
     id = entry and string.match(entry, '[^%z]+$')
   end
   if id then

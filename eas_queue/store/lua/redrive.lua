@@ -1,4 +1,5 @@
 #!lua
+-- with items, groups
 -- Submit dead letters again, each as a new request: the old one has ended and stays ended. Refused while out of memory.
 -- Idempotent by the pair of ids. The new ones wait at the end of their class.
 -- ARGV[1] service  [2] max_queue_length  [3] deadline, ms from now (0 none)  [4] kick id  [5..] old id, new id per letter

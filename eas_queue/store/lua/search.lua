@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- with queues.lua
+-- with items, groups, ends, consumers
 -- Where an item stands for a group; for any, where that group has no consumer here.
 -- ARGV[1] service  [2] queue  [3] index  [4] consumer that asks, group/user
 -- RETURNS {1 when a consumer holds it, that consumer or the one that asks, how many are pushed before it} | CODES {} no item
@@ -10,11 +10,13 @@ if not item then return {} end
 local group = group_of(asks)
 local lane = k.name == 'input' and not is_own(item)
 
-if lane and (group == s.name or not redis.call('ZSCORE', k.groups, group)) then
+if lane and (group == s.name or not redis.call('ZSCORE', queue_key(k, GROUPS_SUFFIX), group)) then
   local f = redis.call('HMGET', record(s, item), 'state', 'holder')
   if f[1] == 'running' then return { 1, f[2] or s.name .. '/forwarder', 0 } end
   local rank = redis.call('ZRANK', s.wait, item)
-  if rank or redis.call('ZCARD', k.groups) == 0 then return { 0, asks, rank or redis.call('ZCARD', s.wait) } end
+  if rank or redis.call('ZCARD', queue_key(k, GROUPS_SUFFIX)) == 0 then
+    return { 0, asks, rank or redis.call('ZCARD', s.wait) }
+  end
 end
 
 local function holder(in_group)
@@ -24,8 +26,8 @@ local function holder(in_group)
   return consumer
 end
 
-if not redis.call('ZSCORE', k.groups, group) then
-  for _, other in ipairs(redis.call('ZRANGE', k.groups, 0, -1)) do
+if not redis.call('ZSCORE', queue_key(k, GROUPS_SUFFIX), group) then
+  for _, other in ipairs(redis.call('ZRANGE', queue_key(k, GROUPS_SUFFIX), 0, -1)) do
     local consumer = holder(other)
     if consumer then return { 1, consumer, 0 } end
   end
@@ -48,7 +50,8 @@ local ahead = redis.call('ZCOUNT', group_key(k, group, BACK_SUFFIX), '-inf', '('
 local normal_from, normal_to = cursors[NORMAL] or 0, own_class == NORMAL and index or math.huge
 local counts_normal = own_class <= NORMAL
 if counts_normal then
-  ahead = ahead + redis.call('ZCOUNT', k.items, '(' .. text(normal_from), normal_to < math.huge and '(' .. text(normal_to) or '+inf')
+  local to = normal_to < math.huge and '(' .. text(normal_to) or '+inf'
+  ahead = ahead + redis.call('ZCOUNT', k.items, '(' .. text(normal_from), to)
 end
 local from = 0
 while true do

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with queues.lua
+-- with items, groups, ends, consumers
 -- Consumers say what has become of items that they were given: done, or refused. What is not held (any more, or not by this
 -- group) is passed over: saying it twice is harmless, and so is saying it late.
 -- ARGV[1] service  [2] queue  [3] group ('' every group that holds it)  [4] kick id  [5] 1: done, 0: refused
@@ -38,7 +38,7 @@ local function settle_item(group, item)
   return true
 end
 
-local groups = ARGV[3] ~= '' and { ARGV[3] } or redis.call('ZRANGE', k.groups, 0, -1)
+local groups = ARGV[3] ~= '' and { ARGV[3] } or redis.call('ZRANGE', queue_key(k, GROUPS_SUFFIX), 0, -1)
 for i = 8, #ARGV do
   local item = redis.call('ZRANGE', k.items, ARGV[i], ARGV[i], 'BYSCORE')[1]
   if item then

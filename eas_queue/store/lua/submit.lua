@@ -1,4 +1,5 @@
 #!lua
+-- with items
 -- Store a new request in its service's queue and, where it can start, announce work: one step, all or nothing.
 -- Refused whole while the server is out of memory. Idempotent by id, and by the client's own key where it sent one:
 -- sent again, it answers what it answered first.

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with queues.lua
+-- with items, groups, ends, consumers
 -- Bring time to bear: lapsed leases go back to the queue, due retries become startable, passed deadlines expire, ended
 -- ghosts free their slot, lists of ended requests lose what is past its time, lost kicks are issued again.
 -- Costs as much as there is due, in bounded steps: what remains is due again at once.
@@ -46,24 +46,21 @@ end
 local WAITED_FOR_MS = 60000
 local function look_after(s, name)
   local k, next_ms = queue(s, name), math.huge
-  local gone = redis.call('ZRANGE', k.consumers, '-inf', now - LEFT_MS, 'BYSCORE', 'LIMIT', 0, left)
+  local gone = redis.call('ZRANGE', queue_key(k, CONSUMERS_SUFFIX), '-inf', now - LEFT_MS, 'BYSCORE', 'LIMIT', 0, left)
   left = left - #gone
-  for _, consumer in ipairs(gone) do redis.call('ZREM', k.consumers, consumer) end
-  local first = redis.call('ZRANGE', k.consumers, 0, 0, 'WITHSCORES')[2]
+  for _, consumer in ipairs(gone) do redis.call('ZREM', queue_key(k, CONSUMERS_SUFFIX), consumer) end
+  local first = redis.call('ZRANGE', queue_key(k, CONSUMERS_SUFFIX), 0, 0, 'WITHSCORES')[2]
   if first and tonumber(first) < math.huge then next_ms = tonumber(first) + LEFT_MS end
-  local found = redis.call('ZRANGE', k.groups, '-inf', '(inf', 'BYSCORE', 'WITHSCORES')
+  local found = redis.call('ZRANGE', queue_key(k, GROUPS_SUFFIX), '-inf', '(inf', 'BYSCORE', 'WITHSCORES')
   for i = 1, #found, 2 do
     local since = tonumber(found[i + 1])
     if since > 0 and since + WAITED_FOR_MS <= now then
-      redis.call('ZADD', k.groups, -since, found[i])
+      redis.call('ZADD', queue_key(k, GROUPS_SUFFIX), -since, found[i])
       redis.call('HSET', s.cfg, 'pinned:' .. name, 0) -- look through the queue from its head
       since = -since
     end
     if since < 0 and now + since > s.ttl_ms then
-      redis.call('ZREM', k.groups, found[i])
-      for _, suffix in ipairs({ AT_SUFFIX, HELD_SUFFIX, BACK_SUFFIX, AHEAD_SUFFIX }) do
-        redis.call('DEL', group_key(k, found[i], suffix))
-      end
+      forget_group(k, found[i])
     else
       next_ms = math.min(next_ms, since > 0 and since + WAITED_FOR_MS or s.ttl_ms - since + 1)
     end

@@ -1,4 +1,4 @@
--- What scripts share that serve the consumers of queues; scripts.py puts it behind prelude.lua where a script asks for it.
+-- What serves the consumers of queues.
 -- A group or user is percent-encoded, so that neither holds a blank, a colon or a slash; consumer = group/user.
 
 local HELD_BY_WATCHER_MS = 315360000000 -- no lease: a watcher holds it until it commits or leaves
@@ -120,16 +120,14 @@ local function commit_item(s, k, group, item)
   end
   local index = redis.call('ZSCORE', k.items, item)
   if not index then return true end
-  if wanted(s, k, item) then
-    local class = 255 - math.floor(score_in(k, item, index) / LEVELS)
-    local at = redis.call('HMGET', group_key(k, group, AT_SUFFIX), 'c' .. class, 'start', 'n')
-    if tonumber(index) > number(at[1] or at[2]) then
-      redis.call('ZADD', group_key(k, group, AHEAD_SUFFIX), index, item)
-      if number(at[3]) == 0 then redis.call('PEXPIRE', group_key(k, group, AHEAD_SUFFIX), s.ttl_ms) end
-    end
-  else
-    done_with(s, k, item)
+  -- This group itself wants it no more, though it has not read so far: one of its consumers began further on.
+  local class = 255 - math.floor(score_in(k, item, index) / LEVELS)
+  local at = redis.call('HMGET', group_key(k, group, AT_SUFFIX), 'c' .. class, 'start', 'n')
+  if tonumber(index) > number(at[1] or at[2]) then
+    redis.call('ZADD', group_key(k, group, AHEAD_SUFFIX), index, item)
+    if number(at[3]) == 0 then redis.call('PEXPIRE', group_key(k, group, AHEAD_SUFFIX), s.ttl_ms) end
   end
+  if not wanted(s, k, item) then done_with(s, k, item) end
   return true
 end
 
@@ -138,7 +136,7 @@ local function bury(s, k, group, item)
   if k.name == 'input' then return commit_item(s, k, group, item) end
   if k.name == 'sink' then
     local rear = queue(s, 'sink_rear')
-    local name = redis.call('HGET', k.names, item)
+    local name = redis.call('HGET', queue_key(k, NAMES_SUFFIX), item)
     local content = is_own(item) and redis.call('HGETALL', s.own .. item)
     drop_item(s, k, item)
     if content and content[1] then
@@ -184,17 +182,25 @@ local function release(s, k, consumer)
   redis.call('DEL', window_key(k, consumer))
   redis.call('HDEL', key, 'token', 'process')
   redis.call('PEXPIRE', key, LEFT_MS)
-  redis.call('ZADD', k.consumers, now, consumer)
+  redis.call('ZADD', queue_key(k, CONSUMERS_SUFFIX), now, consumer)
   due(s, now + LEFT_MS)
   redis.call('SREM', WATCHES_PREFIX .. f[1], s.name .. ' ' .. k.name .. ' ' .. consumer)
   if not is_lane(s, k, group) and redis.call('HINCRBY', group_key(k, group, AT_SUFFIX), 'n', -1) <= 0 then
-    redis.call('ZADD', k.groups, now, group)
+    redis.call('ZADD', queue_key(k, GROUPS_SUFFIX), now, group)
     for _, suffix in ipairs({ AT_SUFFIX, HELD_SUFFIX, BACK_SUFFIX, AHEAD_SUFFIX }) do
       redis.call('PEXPIRE', group_key(k, group, suffix), s.ttl_ms)
     end
     due(s, now + 60000)
   end
   redis.call('PUBLISH', k.note, 'room ' .. group)
+end
+
+-- Where it was is forgotten: when it comes back, it reads from the head.
+local function forget_group(k, group)
+  redis.call('ZREM', queue_key(k, GROUPS_SUFFIX), group)
+  for _, suffix in ipairs({ AT_SUFFIX, HELD_SUFFIX, BACK_SUFFIX, AHEAD_SUFFIX }) do
+    redis.call('DEL', group_key(k, group, suffix))
+  end
 end
 
 -- What a client removes: an item of the input is a request, and ends.
