@@ -710,6 +710,33 @@ class TestTheLane:
 
         assert {input_.drive.state(waiting), input_.drive.state(running)} == {"cancelled"}
 
+    def test_watchers_hear_of_whatever_makes_a_request_startable(self, drive: Driver) -> None:
+        drive.register(pull=True)
+        heard = drive.raw.pubsub()
+        heard.subscribe(keys.note_channel(keys.queue_topic("s", "input")))
+        heard.get_message(timeout=2)
+
+        def notes() -> list[bytes]:
+            found = []
+            while (message := heard.get_message(timeout=0.2)) is not None:
+                found.append(message["data"])
+            return found
+
+        request_id = drive.submit()
+        assert notes() == [b"put " + request_id.encode()]
+        drive.store.pause("s", True)
+        assert notes() == []
+        drive.store.pause("s", False)
+        assert notes() == [b"room s"]
+        desk = Desk(drive, "input")
+        desk.join("s/a")
+        desk.pull("s/a")
+        notes()
+        desk.refuse("s", 1)
+        assert b"room s" in notes()
+        drive.register()
+        assert notes() == [b"room s"]
+
 
 class TestTaps:
     """Any other group of the input reads along."""

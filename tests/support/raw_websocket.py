@@ -124,5 +124,5 @@ def frame(opcode: int, payload: bytes = b"", *, first: int | None = None, mask: 
         head += struct.pack(">BQ", marked | 127, len(payload))
     if not mask:
         return head + payload
-    key = b"\x12\x34\x56\x78"
+    key = b"\x12\x34\x56\x78"  # the same each time: parallel runs must collect the same tests
     return head + key + bytes(byte ^ key[number % 4] for number, byte in enumerate(payload))

@@ -88,12 +88,20 @@ local function hand_back(s, id, counts, error_type, text, why)
   touch(s)
 end
 
+-- A service that its full sink held back may go on.
+local function sink_changed(s)
+  if s.hold then
+    touch(s)
+    tell_watchers(s)
+  end
+end
+
 -- ------------------------------------------------------------------------------------------------- groups
 -- No group waits for the item any more.
 local function done_with(s, k, item)
   if k.name ~= 'input' or is_own(item) then
     drop_item(s, k, item)
-    if s.hold then touch(s) end
+    sink_changed(s)
     return
   end
   local state = redis.call('HGET', record(s, item), 'state')
@@ -106,8 +114,8 @@ local function done_with(s, k, item)
   if state == 'succeeded' then redis.call('HDEL', record(s, item), 'body') end
 end
 
--- The group is done with an item that it held; returns whether it did hold it.
-local function commit_item(s, k, group, item)
+-- The group is done with an item that it held; returns whether it did hold it. is_known: who serves the consumer knows.
+local function commit_item(s, k, group, item, is_known)
   local held_key = group_key(k, group, HELD_SUFFIX)
   local held = redis.call('HGET', held_key, item)
   if not held then return false end
@@ -116,7 +124,7 @@ local function commit_item(s, k, group, item)
   redis.call('ZREM', group_key(k, group, BACK_SUFFIX), item)
   if redis.call('ZREM', window_key(k, consumer), item) == 1 then
     redis.call('HSET', consumer_key(k, consumer), 'seen', now)
-    redis.call('PUBLISH', k.note, 'room ' .. consumer)
+    if not is_known then redis.call('PUBLISH', k.note, 'room ' .. consumer) end
   end
   local index = redis.call('ZSCORE', k.items, item)
   if not index then return true end
@@ -145,7 +153,7 @@ local function bury(s, k, group, item)
     end
     list_ended(s, 'sink_rear', item, NORMAL, name)
     due(s, now + s.ttl_ms)
-    if s.hold then touch(s) end
+    sink_changed(s)
   else
     drop_item(s, k, item) -- a rear has none
   end
