@@ -40,6 +40,7 @@ log = logging.getLogger("eas_queue.web")
 LEASE_MS = 6_000  # of this process on its consumers
 KEEP_S = 2.0  # between two renewals, and two looks at each connection
 ASKED_AT_ONCE = 32  # consumers in one pull
+ASKED_FIRST = 8  # in the first one: most often there is one item to give
 BATCH_ITEMS = 100  # one pull
 BATCH_BYTES = 1_048_576
 BUSY_S = 2.0  # a consumer waits so long for its double to go: who reconnects may come before the old connection ends
@@ -74,7 +75,7 @@ class Watcher:
             if not self._inbox:
                 if self.is_sending:
                     self.is_sending = False
-                    self._group.stir()
+                    self._group.has_room(self)
                 if not self._woken.wait(heartbeat_s):
                     yield None
                 self._woken.clear()
@@ -128,6 +129,8 @@ class _Group(QueueWaiter):
         self.caller = f"{watches.process}.{next(watches.numbers)}"
         self.nonce = fresh_id()  # of the pull that has no answer yet
         self.turn = 0  # whom to ask first
+        self.has_news = False  # since the last pull for all of them
+        self.roomy: dict[Watcher, None] = {}  # who has got room since then
         self.pending: list[Watcher] = []  # whom the pull without an answer asked for
 
     def hear(self, note: bytes) -> None:
@@ -138,9 +141,9 @@ class _Group(QueueWaiter):
                 return
             watcher.rooms += 1
             watcher.is_full = False
-        elif kind == b"room" and whom.decode() != self.group_key:
-            return
-        self.stir()
+            self.has_room(watcher)
+        elif kind != b"room" or whom.decode() == self.group_key:
+            self.stir()
 
     def wake(self) -> None:
         """Nobody knows what happened meanwhile."""
@@ -156,6 +159,13 @@ class _Group(QueueWaiter):
         """Its clients are looked after by Watches."""
 
     def stir(self) -> None:
+        """Something may be there for any of them."""
+        self.has_news = True
+        self.watches.stir(self)
+
+    def has_room(self, watcher: Watcher) -> None:
+        """There may be more for this one; with auto commit, what it has had is to leave the queue."""
+        self.roomy[watcher] = None
         self.watches.stir(self)
 
     def pull(self) -> bool:
@@ -163,16 +173,25 @@ class _Group(QueueWaiter):
         if self.pending:
             self._pull_for(self.pending)
             return True
-        ready = [watcher for watcher in list(self.watchers.values()) if watcher.is_ready]
-        if len(ready) > ASKED_AT_ONCE:
-            self.turn = (self.turn + ASKED_AT_ONCE) % len(ready)
-            ready = ready[self.turn :] + ready[: self.turn]
-            ready.sort(key=lambda watcher: not watcher.done)  # with auto commit: what was had leaves the queue
-        for i in range(0, len(ready), ASKED_AT_ONCE):
-            code = self._pull_for(ready[i : i + ASKED_AT_ONCE])
-            if code != ROOM_ELSEWHERE:
-                return code == MAYBE_MORE
-        return False
+        roomy, self.roomy = list(self.roomy), {}
+        if not self.has_news:
+            ready = [watcher for watcher in roomy if watcher.is_ready]
+        else:
+            self.has_news = False
+            ready = [watcher for watcher in list(self.watchers.values()) if watcher.is_ready]
+            if len(ready) > ASKED_FIRST:
+                self.turn = (self.turn + ASKED_FIRST) % len(ready)
+                ready = ready[self.turn :] + ready[: self.turn]
+                ready.sort(key=lambda watcher: not watcher.done)
+        asked = 0
+        while asked < len(ready):
+            some = ready[asked : asked + (ASKED_AT_ONCE if asked else ASKED_FIRST)]
+            asked += len(some)
+            code = self._pull_for(some)
+            self.has_news = self.has_news or code == MAYBE_MORE
+            if code != ROOM_ELSEWHERE and not any(watcher.done for watcher in ready[asked:]):
+                break
+        return self.has_news
 
     def _pull_for(self, asked: list[Watcher]) -> int:
         self.pending = asked
@@ -372,10 +391,10 @@ class Watches:
                 del self._stirred[group]
             try:
                 if group.pull():
-                    self.stir(group)
+                    group.stir()
             except StoreError as exc:
                 log.warning("pull_failed error=%s", exc.in_full)
-                self.stir(group)
+                group.stir()
                 time.sleep(AWAY_S)
             except Exception:
                 log.exception("pull_failed service=%s queue=%s", group.service, group.queue)

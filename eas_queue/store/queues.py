@@ -240,6 +240,6 @@ class Queues:
         )
 
     def pulse(self, queues: Iterable[tuple[str, str]]) -> list[int]:
-        """The last index given in each (service, queue)."""
+        """A number per (service, queue): another one when something has been put, or may be startable."""
         flat = [part for queue in queues for part in queue]
         return [int(last) for last in self._scripts.call("pulse", *flat)]

@@ -665,6 +665,16 @@ class TestTheLane:
         assert input_.drive.state(request_id) == "failed"
         assert (input_.there(), input_.there("rear")) == ([], [1])
 
+    def test_a_late_commit_counts_though_its_delivery_does_not(self, input_: Desk) -> None:
+        first, second = input_.drive.submit(), input_.drive.submit()
+        input_.join("s/a")
+        input_.pull("s/a")
+        input_.leave("s/a")
+
+        assert input_.commit("s", 2) == 1
+
+        assert (input_.drive.state(first), input_.drive.state(second)) == ("queued", "succeeded")
+
     def test_a_commit_ends_what_the_forwarder_runs(self, drive: Driver) -> None:
         drive.register()
         request_id = drive.submit()
@@ -709,6 +719,33 @@ class TestTheLane:
         assert input_.store.remove("s", "input", [1, 2, 7]) == 2
 
         assert {input_.drive.state(waiting), input_.drive.state(running)} == {"cancelled"}
+
+    def test_watchers_hear_of_whatever_makes_a_request_startable(self, drive: Driver) -> None:
+        drive.register(pull=True)
+        heard = drive.raw.pubsub()
+        heard.subscribe(keys.note_channel(keys.queue_topic("s", "input")))
+        heard.get_message(timeout=2)
+
+        def notes() -> list[bytes]:
+            found = []
+            while (message := heard.get_message(timeout=0.2)) is not None:
+                found.append(message["data"])
+            return found
+
+        request_id = drive.submit()
+        assert notes() == [b"put " + request_id.encode()]
+        drive.store.pause("s", True)
+        assert notes() == []
+        drive.store.pause("s", False)
+        assert notes() == [b"room s"]
+        desk = Desk(drive, "input")
+        desk.join("s/a")
+        desk.pull("s/a")
+        notes()
+        desk.refuse("s", 1)
+        assert b"room s" in notes()
+        drive.register()
+        assert notes() == [b"room s"]
 
 
 class TestTaps:
@@ -771,6 +808,19 @@ class TestTaps:
 
         assert input_.drive.state(request_id) == "succeeded"
         assert input_.there() == []
+
+    def test_in_a_pull_service_what_every_group_refuses_is_a_dead_letter(self, input_: Desk) -> None:
+        request_id = input_.drive.submit()
+        for consumer in ("g/a", "h/a"):
+            input_.join(consumer)
+        for group in ("g", "h"):
+            for _ in range(3):
+                assert input_.drive.state(request_id) == "queued"
+                assert input_.indexes(f"{group}/a") == [1]
+                input_.refuse(group, 1)
+
+        assert input_.drive.state(request_id) == "failed"
+        assert (input_.there(), input_.there("rear")) == ([], [1])
 
     def test_too_many_deliveries_to_a_tap_only_end_its_asking(self, drive: Driver) -> None:
         drive.register()

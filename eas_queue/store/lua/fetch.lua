@@ -55,7 +55,7 @@ else
 end
 for _, item in ipairs(gone) do remove_item(s, k, item, 'read and deleted by a client of the queue') end
 if #gone > 0 then
-  if s.hold then touch(s) end
+  sink_changed(s)
   kick(ARGV[10])
 end
 return { reached, more, rows }

@@ -99,6 +99,11 @@ local function kick(id)
   end
 end
 
+-- Watchers of the input in its own group look again: a request that they have not heard of may be startable.
+local function tell_watchers(s)
+  redis.call('PUBLISH', QUEUE_NOTE_PREFIX .. s.name .. ':input', 'room ' .. s.name)
+end
+
 -- ------------------------------------------------------------------------------------------------- changes
 -- A request has changed: whoever waits for it looks again. The counter orders its changes for those who resume.
 local function changed(s, id, what, by)

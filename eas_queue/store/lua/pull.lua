@@ -25,7 +25,7 @@ while at <= #ARGV do
   local f = redis.call('HMGET', u.key, 'token', 'window', 'auto', 'bare', 'from', 'stopped')
   if f[1] == ARGV[at + 1] then
     for i = at + 3, at + 2 + count do
-      if not lane then commit_item(s, k, group, ARGV[i])
+      if not lane then commit_item(s, k, group, ARGV[i], true)
       elseif redis.call('HGET', record(s, ARGV[i]), 'holder') == u.name then consume_request(s, ARGV[i], 'running') end
     end
     u.from, u.with_data = tonumber(f[5]), f[4] ~= '1'
@@ -170,6 +170,7 @@ local function next_back(u)
   for i = 1, #found, 2 do
     local n, by, code, reason = split(redis.call('HGET', held_key, found[i]))
     local refused = code ~= '-' and by == u.name and #users > 1
+    if refused then u.has_refused = true end
     if tonumber(found[i + 1]) % LEVELS >= u.from and not refused then
       return found[i], tonumber(found[i + 1]), n, code, reason
     end
@@ -212,8 +213,11 @@ while #rows < most and bytes < bytes_most and users[1] and looks > 0 do
   end
   local u = users[best]
   local found = give_next(u)
-  is_dry = is_dry or (not found and looks > 0 and u.from <= 1)
   if not found or u.room <= 0 then table.remove(users, best) end
+  if not found and looks > 0 and u.from <= 1 then
+    is_dry = true
+    if not u.has_refused then break end -- there is nothing for the others either
+  end
 end
 
 for _, u in pairs(by_name) do

@@ -36,6 +36,6 @@ if k.name == 'sink' and name then
     end
   end
 end
-if s.hold then touch(s) end
+sink_changed(s)
 kick(ARGV[9])
 return { 1, index }

@@ -117,6 +117,7 @@ local function requeue(s, id, delay_ms)
     redis.call('HSET', r, 'state', 'queued')
     redis.call('HDEL', r, 'not_before_ms')
     redis.call('ZADD', s.wait, score_of(number(f[1]), number(f[2])), id)
+    tell_watchers(s)
   end
   if number(f[3]) > 0 then
     redis.call('ZADD', s.dl, f[3], id)
