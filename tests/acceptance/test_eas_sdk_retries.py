@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.eas_sdk import Frame, Sdk, requests_in
+from tests.support.eas_sdk import Frame, Sdk, SdkError, requests_in
 from tests.support.installation import Installation, Process, await_condition
 from tests.support.proxy import Proxy
 from tests.support.server import RedisServer
@@ -79,6 +79,7 @@ def test_a_get_across_a_frozen_web_takes_each_item_out_once(server: RedisServer,
         web, _ = installation.web(), other.web()
         fronts = {service: other_sdk.queue(f"{service}/sink") for service in asks}
         queues = {service: [sdk.queue(f"{service}/sink", alone=True) for _ in range(clients)] for service in asks}
+        putter = sdk.queue("puts/sink", alone=True)
         for queue in queues["waits"]:
             queue.begin("get")
         time.sleep(0.5)  # all of them wait in the web by then
@@ -91,6 +92,7 @@ def test_a_get_across_a_frozen_web_takes_each_item_out_once(server: RedisServer,
             for service in ("comes", "polls"):
                 for queue in queues[service]:
                     queue.begin("get", **asks[service])
+            putter.begin("put", "x")
             time.sleep(SOCKET_TIMEOUT_S + 1)  # by then every client has given its first request up
         finally:
             os.killpg(web.pid, signal.SIGCONT)
@@ -100,6 +102,10 @@ def test_a_get_across_a_frozen_web_takes_each_item_out_once(server: RedisServer,
             assert [len(frames) for frames in answers] == [1] * clients, service
             assert sorted(frame.data for (frame,) in answers) == [b"%d" % n for n in range(clients)], service
             assert fronts[service].length() == 0, service
+        with pytest.raises(SdkError) as caught:  # a put is not repeated by the SDK: it can't know whether it arrived
+            putter.answer()
+        assert caught.value.code == 502
+        assert other_sdk.queue("puts/sink").length() <= 1
 
 
 @pytest.mark.parametrize(
