@@ -39,9 +39,13 @@ def test_a_worker_that_owes_a_reply_to_a_dead_redis_ends(
 ) -> None:
     with Installation(own_server.url, target.url, stop_grace_s=30) as installation:
         worker = installation.worker(pool, concurrency, app="tests.support.slow_reply")
-        with Celery(broker=own_server.url) as client:
+
+        def has_begun() -> bool:  # a worker says that it is ready before it listens to broadcasts
             client.control.broadcast("slow_reply", reply=True, timeout=0.1)
-        worker.await_log("slow_reply begins")
+            return "slow_reply begins" in worker.log
+
+        with Celery(broker=own_server.url) as client:
+            await_condition(has_begun, timeout_s=20, what="slow_reply begins")
         own_server.kill()
         stopped_at = time.monotonic()
 

@@ -42,7 +42,7 @@ class Web:
         def listens() -> bool:
             try:
                 return requests.get(f"{self.url}/healthz", timeout=2).status_code == 200
-            except requests.ConnectionError:
+            except requests.RequestException:  # not yet, or slow: four processes start at once
                 assert self.process.popen.poll() is None, self.process.log
                 return False
 
