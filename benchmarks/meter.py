@@ -64,6 +64,21 @@ class Meter:
         }
 
 
+def rss_mb(pid: int) -> float:
+    """Resident memory of one process."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def child_of(pid: int) -> int:
+    """gunicorn's one worker, by the pid of its master. Raises RuntimeError without any."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
+                return int(path.parent.name)
+    raise RuntimeError("gunicorn has no worker")
+
+
 def percentile(sorted_values: list[float], share: float) -> float:
     """The value that *share* of them do not exceed. Raises IndexError without any."""
     return sorted_values[min(len(sorted_values) - 1, int(len(sorted_values) * share))]

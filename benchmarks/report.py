@@ -59,7 +59,7 @@ def goals(part: Part, samples: Samples) -> str:
         middle, rounds = found
         wanted = "" if goal.wanted is None else f"{'at most' if goal.less else 'at least'} {goal.wanted:g}"
         met = "" if goal.wanted is None else "yes" if (middle <= goal.wanted) == goal.less else "**no**"
-        spread = f"{min(rounds):.2f}..{max(rounds):.2f}"
+        spread = f"{min(rounds):.2f}..{max(rounds):.2f}" if len(rounds) > 1 else ""
         body.append([goal.text, f"{middle:.2f}", spread, wanted, met])
     if not body:
         return ""
@@ -69,7 +69,8 @@ def goals(part: Part, samples: Samples) -> str:
 def section(part: Part, content: Mapping[str, Any]) -> str:
     """All of one part. *content*: what results.json keeps of it."""
     samples = content["rows"]
-    about = f"{content['date']}, {content['rounds']} rounds: median [lowest..highest]."
+    rounds = content["rounds"]
+    about = f"{content['date']}, " + ("one round." if rounds == 1 else f"{rounds} rounds: median [lowest..highest].")
     processes = "\n".join(f"- {row.name}: {row.processes}" for row in part.rows if row.name in samples)
     void = [f"**Void:** {text}" for text in content["void"]]
     tables = [table(shown, samples, part.rows) for shown in part.tables]

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import statistics
 import time
-from pathlib import Path
 
+from benchmarks.meter import child_of, cpu_us, rss_mb
 from eas_queue.store.client import Client
 from eas_queue.store.shapes import Ended, Leased
 from eas_queue.store.store import Store, fresh_id
@@ -23,28 +22,6 @@ from tests.support.installation import TOKEN, Installation
 from tests.support.server import RedisServer
 
 END = Ended("succeeded", 200, '[["content-type","application/json"]]', b'{"ok": true}', True, "", "", "{}", False)
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def rss_mb(pid: int) -> float:
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(text.partition("VmRSS:")[2].split()[0]) / 1024
-
-
-def child_of(pid: int) -> int:
-    """gunicorn's one worker."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
-                return int(path.parent.name)
-        except OSError:
-            continue
-    raise RuntimeError("gunicorn has no worker")
 
 
 async def client(port: int, request_id: str, *, events: bool, ready: asyncio.Event, heard: dict[str, float]) -> None:
@@ -76,10 +53,10 @@ async def measure(store: Store, installation: Installation, pids: dict[str, int]
     ]
     await asyncio.gather(*(flag.wait() for flag in flags))
     await asyncio.sleep(3)
-    before, began = {name: cpu_s(pid) for name, pid in pids.items()}, time.perf_counter()
+    before, began = {name: cpu_us([pid]) for name, pid in pids.items()}, time.perf_counter()
     await asyncio.sleep(options.idle_s)
     took = time.perf_counter() - began
-    idle = {name: 100 * (cpu_s(pid) - before[name]) / took for name, pid in pids.items()}
+    idle = {name: (cpu_us([pid]) - before[name]) / took / 1e4 for name, pid in pids.items()}
     memory = rss_mb(pids["web"])
 
     ended: dict[str, float] = {}

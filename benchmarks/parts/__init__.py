@@ -1,5 +1,9 @@
-"""The parts of `python -m benchmarks.against`: each has rows, what is compared, and makes samples of them."""
+"""What is measured, by name: each part has rows, what is compared, and makes samples of them.
 
-from benchmarks.parts import drain, enqueue, floors, latency, slow
+PARTS are those of `python -m benchmarks.against`; the others compare nobody and have programs of their own.
+"""
+
+from benchmarks.parts import drain, enqueue, floors, latency, queue_depth, slow, watchers
 
 PARTS = {part.name: part for part in (enqueue.PART, drain.PART, latency.PART, slow.PART, floors.PART)}
+ALONE = {part.name: part for part in (watchers.PART, queue_depth.PART)}

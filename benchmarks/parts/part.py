@@ -10,7 +10,7 @@ Sample = dict[str, float]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much one sample does. The defaults are those of `make bench`."""
+    """How much one sample does. The defaults are those of the figures in docs/performance.md."""
 
     enqueue_s: int = 4
     connections: tuple[int, ...] = (16, 64)
@@ -20,6 +20,14 @@ class Sizes:
     slow_tuned: int = 2000
     slow_plain: int = 20  # two at once: ten seconds
     floor: int = 3000
+    watchers: int = 1000
+    watched_services: int = 50
+    watched_s: float = 20
+    watched_puts: int = 200
+    watched_rate: float = 20  # a second
+    depths: tuple[int, int] = (1_000, 200_000)
+    depth_calls: int = 300  # in a turn
+    depth_turns: int = 5
 
 
 @dataclass(frozen=True)

@@ -426,6 +426,24 @@ def test_a_closed_watcher_is_gone_and_what_it_held_comes_again(sdk: Sdk, service
 
 
 @both_queues
+def test_a_commit_counts_though_the_watcher_has_gone(sdk: Sdk, service: str, kind: str) -> None:
+    queue = sdk.queue(service + kind, gid=group_for(service, kind))
+    for _ in range(3):
+        queue.put("x")
+    queue.watch()
+    assert indexes(queue.next(3)) == [1, 2, 3]
+    queue.close()
+    await_condition(lambda: not queue.search(2)["IsPending"], what="it waits for another consumer")
+
+    assert queue.commit(2) == "OK"
+
+    assert indexes(queue.all()) == [1, 3]
+    queue.watch()
+    assert indexes(queue.next(2)) == [1, 3]
+    queue.close()
+
+
+@both_queues
 def test_one_client_has_one_watcher(sdk: Sdk, service: str, kind: str) -> None:
     queue = sdk.queue(service + kind)
     queue.put("x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from typing import Any
 
@@ -31,6 +32,30 @@ def test_2000_items_reach_a_watcher_once_each_and_in_order(installation: Install
             (line["put"], line["index"], line["request_id"]) for line in puts
         ]
         queue = sdk.queue("demo/sink")
+        await_condition(lambda: queue.length() == 0, timeout_s=1)
+
+
+def test_with_auto_commit_only_what_the_connection_took_is_gone(installation: Installation) -> None:
+    items, size = 40, 1_000_000
+    buffered_most = 20  # what both ends' systems may hold for a reader that does not read, generously
+    installation.web()
+    with Sdk(installation) as sdk:
+        queue, reader = sdk.queue("demo/sink"), sdk.queue("demo/sink", alone=True)
+        for n in range(1, items + 1):
+            queue.put(f"{n:0{size}}")
+        reader.watch(auto_commit=True)
+        had = [frame.index for frame in reader.next()]
+        time.sleep(1)  # all would be gone by now if nothing held them back
+
+        reader.program.kill()
+        assert queue.length() >= items - buffered_most
+        queue.watch(auto_commit=True)
+        rest = queue.next(queue.length())
+
+        assert had == [1]
+        assert [frame.index for frame in rest] == list(range(items - len(rest) + 1, items + 1))
+        assert all(frame.data == b"%0*d" % (size, frame.index) for frame in rest)
+        queue.close()
         await_condition(lambda: queue.length() == 0, timeout_s=1)
 
 

@@ -665,6 +665,16 @@ class TestTheLane:
         assert input_.drive.state(request_id) == "failed"
         assert (input_.there(), input_.there("rear")) == ([], [1])
 
+    def test_a_late_commit_counts_though_its_delivery_does_not(self, input_: Desk) -> None:
+        first, second = input_.drive.submit(), input_.drive.submit()
+        input_.join("s/a")
+        input_.pull("s/a")
+        input_.leave("s/a")
+
+        assert input_.commit("s", 2) == 1
+
+        assert (input_.drive.state(first), input_.drive.state(second)) == ("queued", "succeeded")
+
     def test_a_commit_ends_what_the_forwarder_runs(self, drive: Driver) -> None:
         drive.register()
         request_id = drive.submit()
@@ -798,6 +808,19 @@ class TestTaps:
 
         assert input_.drive.state(request_id) == "succeeded"
         assert input_.there() == []
+
+    def test_in_a_pull_service_what_every_group_refuses_is_a_dead_letter(self, input_: Desk) -> None:
+        request_id = input_.drive.submit()
+        for consumer in ("g/a", "h/a"):
+            input_.join(consumer)
+        for group in ("g", "h"):
+            for _ in range(3):
+                assert input_.drive.state(request_id) == "queued"
+                assert input_.indexes(f"{group}/a") == [1]
+                input_.refuse(group, 1)
+
+        assert input_.drive.state(request_id) == "failed"
+        assert (input_.there(), input_.there("rear")) == ([], [1])
 
     def test_too_many_deliveries_to_a_tap_only_end_its_asking(self, drive: Driver) -> None:
         drive.register()

@@ -135,7 +135,9 @@ class Installation:
                 if web.popen.poll() is not None:
                     raise AssertionError(f"the web ended with {web.popen.returncode}:\n{web.log[-3000:]}")
             try:
-                return self.session.get(f"{self.url}/healthz", timeout=2).status_code == 200
+                # a connection kept for later would hold the web's next stop up
+                headers = {"Connection": "close"}
+                return self.session.get(f"{self.url}/healthz", timeout=2, headers=headers).status_code == 200
             except requests.RequestException:
                 return False
 

@@ -11,9 +11,9 @@ local code, reason = ARGV[6] ~= '' and ARGV[6] or '-', ARGV[7] ~= '' and ARGV[7]
 local stops = code == 'Shutdown' -- it takes no more, and has not begun with this one
 
 local function settle_request(id)
-  local f = redis.call('HMGET', record(s, id), 'state', 'holder', 'attempt')
+  local f = redis.call('HMGET', record(s, id), 'state', 'holder', 'lease_seq')
   if done then
-    if f[1] == 'running' or (f[1] == 'queued' and number(f[3]) > 0) then
+    if f[1] == 'running' or (f[1] == 'queued' and f[3]) then -- it was given to somebody once
       consume_request(s, id, f[1])
       return true
     end

@@ -68,6 +68,17 @@ local function consume_request(s, id, state)
     '{"status": "success", "target_status_code": 200, "content_type": null}', true)
 end
 
+-- A request that waits or has just been taken from its watcher ends as a dead letter.
+local function fail_request(s, id, error_type, text)
+  redis.call('ZREM', s.wait, id)
+  redis.call('ZREM', s.delay, id)
+  redis.call('ZREM', s.dl, id)
+  finish_record(s, id, 'failed', { 'status_code', '502', 'from_target', '0', 'error_type', error_type, 'error', text },
+    'FAILURE', failure_json(error_type, text, 'eas_queue.engine.errors'))
+  dead_letter(s, id)
+  leave_report(s, id, 'failed')
+end
+
 -- What a watcher of the lane held waits again, at its old place, or is a dead letter. counts: the attempt is used up.
 local function hand_back(s, id, counts, error_type, text, why)
   local r = record(s, id)
@@ -76,10 +87,7 @@ local function hand_back(s, id, counts, error_type, text, why)
   local attempt = number(redis.call('HGET', r, 'attempt'))
   if why then redis.call('HSET', r, 'why', why) end
   if counts and attempt >= s.max_attempts then
-    finish_record(s, id, 'failed', { 'status_code', '502', 'from_target', '0', 'error_type', error_type, 'error', text },
-      'FAILURE', failure_json(error_type, text, 'eas_queue.engine.errors'))
-    dead_letter(s, id)
-    leave_report(s, id, 'failed')
+    fail_request(s, id, error_type, text)
   else
     redis.call('HSET', r, 'error_type', error_type, 'error', text)
     if not counts then redis.call('HINCRBY', r, 'attempt', -1) end
@@ -97,8 +105,8 @@ local function sink_changed(s)
 end
 
 -- ------------------------------------------------------------------------------------------------- groups
--- No group waits for the item any more.
-local function done_with(s, k, item)
+-- No group waits for the item any more. is_refused: because it was delivered too often.
+local function done_with(s, k, item, is_refused)
   if k.name ~= 'input' or is_own(item) then
     drop_item(s, k, item)
     sink_changed(s)
@@ -106,7 +114,11 @@ local function done_with(s, k, item)
   end
   local state = redis.call('HGET', record(s, item), 'state')
   if state == 'queued' or state == 'running' then -- the lane decides, unless nobody works in it
-    if s.pull and state == 'queued' then consume_request(s, item, state) end
+    if s.pull and state == 'queued' and is_refused then
+      fail_request(s, item, 'Refused', 'its consumers were given it too often')
+    elseif s.pull and state == 'queued' then
+      consume_request(s, item, state)
+    end
     return
   end
   redis.call('ZREM', s.kept, item)
@@ -115,7 +127,7 @@ local function done_with(s, k, item)
 end
 
 -- The group is done with an item that it held; returns whether it did hold it. is_known: who serves the consumer knows.
-local function commit_item(s, k, group, item, is_known)
+local function commit_item(s, k, group, item, is_known, is_refused)
   local held_key = group_key(k, group, HELD_SUFFIX)
   local held = redis.call('HGET', held_key, item)
   if not held then return false end
@@ -135,13 +147,14 @@ local function commit_item(s, k, group, item, is_known)
     redis.call('ZADD', group_key(k, group, AHEAD_SUFFIX), index, item)
     if number(at[3]) == 0 then redis.call('PEXPIRE', group_key(k, group, AHEAD_SUFFIX), s.ttl_ms) end
   end
-  if not wanted(s, k, item) then done_with(s, k, item) end
+  if not wanted(s, k, item) then done_with(s, k, item, is_refused) end
   return true
 end
 
--- Too many deliveries: to the rear of its queue; a tap of the input only stops asking for it.
+-- Too many deliveries: to the rear of its queue. A tap of the input only stops asking for it, unless nobody but taps works
+-- on the request.
 local function bury(s, k, group, item)
-  if k.name == 'input' then return commit_item(s, k, group, item) end
+  if k.name == 'input' then return commit_item(s, k, group, item, false, true) end
   if k.name == 'sink' then
     local rear = queue(s, 'sink_rear')
     local name = redis.call('HGET', queue_key(k, NAMES_SUFFIX), item)
