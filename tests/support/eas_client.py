@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import copy
 import http.client
 import os
 import select
@@ -75,14 +76,15 @@ class Queue:
 
     @property
     def sink(self) -> Queue:
-        return Queue(
-            self.port, f"{self.path.rstrip('/')}/sink", user=None, group=None, headers=self.headers, authorization=None
-        )
+        found = copy.copy(self)
+        found.path = f"{self.path.rstrip('/')}/sink"
+        return found
 
     @property
     def rear(self) -> Queue:
-        headers = self.headers | {"X-EAS-QueueService-Access-Rear": "true"}
-        return Queue(self.port, self.path, user=None, group=None, headers=headers, authorization=None)
+        found = copy.copy(self)
+        found.headers = self.headers | {"X-EAS-QueueService-Access-Rear": "true"}
+        return found
 
     def call(
         self,
@@ -303,6 +305,7 @@ class Watch(Connection):
         self.body = b""
         if self.status != 101:
             self.body = self._exactly(int(self.headers["content-length"]))
+            self.close()
 
     def frame(self) -> tuple[int, bytes]:
         """(opcode, payload) of the next frame: never fragmented, masked, or with an extension's bit."""
