@@ -34,7 +34,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.
 _NO_TAGS = frozenset(("user-agent", "traceparent", "tracestate", "origin", "referer"))  # of the caller, not the item
 _SNIFFED_BYTES = 4096
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_MAX_PRIORITY = 2**31 - 1
+PRIORITY_MOST = 2**31 - 1
 _JSON_DEPTH_MAX = 32
 _MAX_DEADLINE_S = 31_536_000
 _UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -42,8 +42,10 @@ _DURATION_PART = r"(\d{1,9}(?:\.\d{1,9})?)(ns|us|µs|μs|ms|s|m|h)"
 _poll = monkey.get_original("select", "poll")
 
 
-def submission(request: Request, path: str, caller: Caller) -> Submission:
+def submission(request: Request, path: str, caller: Caller, *, priority: int | None = None) -> Submission:
     """The request as the engine stores it. *path* is the subpath as the client wrote it, still quoted.
+
+    *priority*: where the dialect has its own ways to name one.
 
     Raises InvalidRequest; werkzeug's RequestEntityTooLarge when the body is over the limit (chunked ones too).
     """
@@ -54,7 +56,7 @@ def submission(request: Request, path: str, caller: Caller) -> Submission:
         path=_checked_path(path),
         query=forwarded,
         headers=headers,
-        priority=_priority(request),
+        priority=_priority(request) if priority is None else priority,
         deadline_s=_deadline_s(request),
         idempotency_key=_idempotency_key(request),
         caller=caller,
@@ -240,7 +242,7 @@ def _priority(request: Request) -> int:
 
 def priority_of(text: str, name: str) -> int:
     """Raises InvalidRequest. *name*: where it stands, for the message."""
-    if not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) or int(text) > _MAX_PRIORITY:
+    if not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) or int(text) > PRIORITY_MOST:
         raise errors.InvalidRequest(
             f"{name}={text[:40]!r} is not a priority: use 0 (normal), 1 (high) or a higher number"
         )

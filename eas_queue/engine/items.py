@@ -138,9 +138,11 @@ class GroupView:
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    """How a queue stands. *first*, *last*: indexes of its ends, 0 where it is empty."""
+    """How a queue stands. *first*, *last*: indexes of its ends, 0 where it is empty. *fills*: how many of its items count
+    against its greatest length; of the input those that wait."""
 
     length: int
+    fills: int
     first: int
     last: int
     consumers: tuple[ConsumerView, ...]
@@ -176,7 +178,8 @@ def view_of(service: str, standing: Standing, concurrency: int) -> QueueView:
         present = sum(view.left_ms is None for view in in_lane) + forwards
         if in_lane or forwards:
             groups.insert(0, GroupView(service, last, running, last, present, waiting))
-    return QueueView(standing.length, standing.first, standing.last, tuple(consumers), tuple(groups))
+    fills = standing.lane[0] if standing.lane else standing.length
+    return QueueView(standing.length, fills, standing.first, standing.last, tuple(consumers), tuple(groups))
 
 
 def _consumer(row: ConsumerRow, now_ms: int) -> ConsumerView:

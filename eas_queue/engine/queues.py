@@ -187,9 +187,9 @@ class ServiceQueues:
     def count(self, service_name: str, queue: Queue, *, priority: int = 0, having: dict[str, str] | None = None) -> int:
         """How many items there are, of one *priority* where that is above 0, with all tags of *having*."""
         service = self._engine.services.get(service_name).name
-        wanted = having or {}
+        wanted, priority_class = having or {}, class_of(priority) if priority else None
         if not wanted:
-            return self._store.count(service, queue, class_of(priority) if priority else None)
+            return self._store.count(service, queue, priority_class)
         request_id = wanted.get("requestId", "")
         start, count = 0, 0
         others = {name: value for name, value in wanted.items() if name != "requestId"}
@@ -202,6 +202,7 @@ class ServiceQueues:
                 name=request_id,
                 filter=tags.as_filter(others),
                 with_data=False,
+                priority_class=priority_class,
             )
             count += len(rows)
             if request_id or not has_more:

@@ -117,6 +117,7 @@ class Queues:
         filter: str = "",
         removes: bool = False,
         with_data: bool = True,
+        priority_class: int | None = None,
     ) -> tuple[int, bool, list[Row]]:
         """(index up to which was looked, whether there is more behind it, items)."""
         reached, more, rows = self._scripts.call(
@@ -132,6 +133,7 @@ class Queues:
             BYTES_MOST,
             fresh_id(),
             int(with_data),
+            "" if priority_class is None else priority_class,
         )
         return int(reached), bool(more), [_row(row) for row in rows]
 

@@ -3,8 +3,10 @@ parameter is a tag. See PROTOCOL.md, "Values"."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Request
@@ -25,6 +27,7 @@ PROTOBUF = "application/vnd.google.protobuf"
 _USER_KEYS = ("HTTP_X_EAS_QUEUESERVICE_UID", "HTTP_X_EAS_QUEUESERVICE_REDIS_UID")
 _GROUP_KEYS = ("HTTP_X_EAS_QUEUESERVICE_GID", "HTTP_X_EAS_QUEUESERVICE_REDIS_GID")
 _PRIORITY_KEY = "HTTP_X_EAS_QUEUESERVICE_PRIORITY"
+_REQUEST_ID_KEY = "HTTP_X_EAS_QUEUESERVICE_REQUEST_ID"
 _REAR_KEY = "HTTP_X_EAS_QUEUESERVICE_ACCESS_REAR"
 _MARKS = (*_USER_KEYS, *_GROUP_KEYS, _PRIORITY_KEY, _REAR_KEY)
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
@@ -77,16 +80,26 @@ def is_set(request: Request, name: str) -> bool:
     return bool(flag(request, name, False))
 
 
+def _first_header(request: Request, keys: Sequence[str]) -> str:
+    """The first of these that says something. Clients send UTF-8, which WSGI shows byte by byte."""
+    value: str = next((request.environ[key] for key in keys if request.environ.get(key)), "")
+    with contextlib.suppress(UnicodeError):
+        return value.encode("latin-1").decode()
+    return value
+
+
 def user(request: Request) -> str:
     """Who asks; a name of its own for whoever does not say."""
-    return (
-        next((request.environ[key] for key in _USER_KEYS if request.environ.get(key)), "")
-        or f"anonymous-{uuid.uuid4()}"
-    )
+    return _first_header(request, _USER_KEYS) or f"anonymous-{uuid.uuid4()}"
 
 
 def named_group(request: Request) -> str | None:
-    return next((request.environ[key] for key in _GROUP_KEYS if request.environ.get(key)), None)
+    return _first_header(request, _GROUP_KEYS) or None
+
+
+def named_request(request: Request) -> str:
+    """The requestId in a header, '' where there is none."""
+    return _first_header(request, (_REQUEST_ID_KEY,))
 
 
 def consumer(request: Request) -> Consumer:
@@ -94,12 +107,18 @@ def consumer(request: Request) -> Consumer:
 
 
 def priority(request: Request) -> int:
-    """The higher one of parameter and header, 0 where there is neither. Raises InvalidRequest."""
-    found = [inbound.priority_of(value, "_priority_") for value in request.args.getlist("_priority_")]
+    """The highest of parameter and header, 0 where there is neither. Raises InvalidRequest."""
+    found = [_priority(value, "_priority_") for value in request.args.getlist("_priority_")]
     header = request.environ.get(_PRIORITY_KEY)
     if header:
-        found.append(inbound.priority_of(header, PRIORITY_HEADER))
+        found.append(_priority(header, PRIORITY_HEADER))
     return max(found, default=0)
+
+
+def _priority(text: str, name: str) -> int:
+    """Too high ones count as the highest."""
+    is_high = len(text) > 9 and re.fullmatch(r"[0-9]{1,40}", text, re.ASCII)
+    return min(int(text), inbound.PRIORITY_MOST) if is_high else inbound.priority_of(text, name)
 
 
 def index(text: str, name: str) -> int:
@@ -124,8 +143,11 @@ def indexes(request: Request) -> list[int]:
 
 
 def tags(request: Request) -> dict[str, str]:
-    """All parameters but those of the queue; of one that stands twice the last."""
-    return {name: values[-1] for name, values in request.args.lists() if name and not name.startswith("_")}
+    """All parameters but those of the queue; of one that stands twice the last. Raises InvalidRequest."""
+    found = {name: values[-1] for name, values in request.args.lists() if name and not name.startswith("_")}
+    if "\0" in found.get("requestId", ""):
+        raise errors.InvalidRequest("requestId contains a NUL character")  # the store would take it for the end
+    return found
 
 
 def selection(request: Request) -> Selection:

@@ -47,13 +47,12 @@ def blueprint(engine: Engine, access: Access, *, max_payload_bytes: int, max_wai
 
     def put_request(service: str, rest: str) -> Response:
         caller = allow(Role.SUBMIT, service)
-        submission = inbound.submission(request, inbound.raw_subpath(request, "/api/predict/x/", rest), caller)
-        priority, name = parameters.priority(request), _chosen_id(parameters.tags(request))
+        path, priority = inbound.raw_subpath(request, "/api/predict/x/", rest), parameters.priority(request)
+        submission = inbound.submission(request, path, caller, priority=priority)
+        name = _chosen_id(parameters.tags(request))
         if name:
             packed = f"{submission.tags}requestId={tags.quoted(name)}&"
-            submission = replace(submission, priority=priority, tags=packed, name=name)
-        elif priority:
-            submission = replace(submission, priority=priority)
+            submission = replace(submission, tags=packed, name=name)
         receipt = engine.submit(service, submission)
         return _text(str(receipt.index), name or receipt.request_id)
 
@@ -152,7 +151,7 @@ def blueprint(engine: Engine, access: Access, *, max_payload_bytes: int, max_wai
 
 def _chosen_id(found: dict[str, str]) -> str:
     """The requestId that the client gives an item: a parameter, else the header; '' where it leaves it to the queue."""
-    name = found.get("requestId") or request.headers.get(parameters.REQUEST_ID_HEADER, "")
+    name = found.get("requestId") or parameters.named_request(request)
     if len(name) > 1000 or "\0" in name:
         raise errors.InvalidRequest("requestId must have at most 1,000 characters, and no NUL")
     return name

@@ -24,7 +24,7 @@ def attributes(name: str, view: QueueView, *, max_length: int, max_payload_bytes
         "meta.header.userIdentifyHeader": parameters.USER_HEADER,
         "meta.maxPayloadBytes": max_payload_bytes,
         "meta.name": name,
-        "meta.state": "Full" if view.length >= max_length else "Normal",
+        "meta.state": "Full" if view.fills >= max_length else "Normal",
         "stream.approxMaxLength": max_length,
         "stream.firstEntry": view.first,
         "stream.lastEntry": view.last,

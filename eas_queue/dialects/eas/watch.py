@@ -90,6 +90,7 @@ def _by_chunks(engine: Engine, service: str, queue: Queue, request: Request) -> 
     watcher = _join(engine, service, queue, request, is_dead)
 
     def frames() -> Iterator[bytes]:
+        yield b""  # the head goes out now: clients wait for it, and the first item may be hours away
         for item in watcher.items():
             if item is not None:
                 yield codec.http_watch_chunk(item)

@@ -4,13 +4,18 @@
 -- ARGV[1] service  [2] queue  [3] from this index on, -1: only the newest  [4] items at most  [5] requestId ('' any)
 -- ARGV[6] filter: tags that it must have, as "key=value&.."  [7] 1: remove them  [8] items looked at, at most
 -- ARGV[9] bytes, at most, but one item at least  [10] kick id  [11] 0: without data
+-- ARGV[12] class ('' any)
 -- RETURNS {index up to which was looked, 1 when there is more behind it, rows of {index, tags, data, type}}
 local s = service(ARGV[1])
 local k, from, most, name, filter = queue(s, ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local removes, looks, bytes_most, with_data = ARGV[7] == '1', tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[11] ~= '0'
+local class = tonumber(ARGV[12])
 local rows, gone, bytes, reached, more = {}, {}, 0, from - 1, 0
 
+local function class_of(item) return 255 - math.floor(score_in(k, item, 0) / LEVELS) end
+
 local function take(item)
+  if class and class_of(item) ~= class then return end
   if filter ~= '' and not has_tags(tags_of(s, k, item), filter) then return end
   local row = view(s, k, item, with_data)
   rows[#rows + 1], bytes = row, bytes + #row[3]

@@ -62,17 +62,20 @@ end
 -- ---------------------------------------------------------------------------------------------------- the lane
 local function next_request(u)
   if s.paused or (not s.pull and running(s) >= s.cap) or is_held(s) then return nil end
-  for _, id in ipairs(redis.call('ZRANGE', s.wait, 0, u.from > 1 and 99 or 0)) do
+  for _, id in ipairs(redis.call('ZRANGE', s.wait, 0, u.from > 1 and 99 or #users > 1 and 9 or 0)) do
     looks = looks - 1
-    local f = redis.call('HMGET', record(s, id), 'attempt', 'deadline_ms', 'lease_seq', 'events', 'index', 'state')
+    local f = redis.call('HMGET', record(s, id), 'attempt', 'deadline_ms', 'lease_seq', 'events', 'index', 'refused_by')
+    local refused = f[6] == u.name and #users > 1
+    if refused then u.has_refused = true end
     if number(f[2]) > 0 and number(f[2]) <= now then
       expire(s, id)
       return next_request(u)
-    elseif number(f[5]) >= u.from then
+    elseif number(f[5]) >= u.from and not refused then
       local attempt, lease_seq = number(f[1]) + 1, number(f[3]) + 1
       local score = redis.call('ZSCORE', s.wait, id)
       redis.call('ZREM', s.wait, id)
       redis.call('ZREM', s.dl, id)
+      if f[6] then redis.call('HDEL', record(s, id), 'refused_by') end
       redis.call('HSET', record(s, id), 'state', 'running', 'attempt', attempt, 'lease_seq', lease_seq, 'started_ms', now,
         'token', lease_seq .. '.' .. #rows .. '.' .. nonce, 'holder', u.name, 'events', number(f[4]) + 1)
       redis.call('ZADD', u.window_key, score, id)
@@ -195,7 +198,7 @@ local function give_next(u)
   if back and (not item or back_score < score) then
     redis.call('ZREM', back_key, back)
     hold(u, back, back_score, n + 1)
-    deliver(u, back, code ~= '-' and 'lastCode=' .. code .. '&lastReason=' .. reason .. '&' or nil)
+    deliver(u, back, code ~= '-' and refusal_tags(code, reason) or nil)
     return true
   end
   if not item then return false end

@@ -9,14 +9,11 @@ local item = redis.call('ZRANGE', k.items, ARGV[3], ARGV[3], 'BYSCORE')[1]
 if not item then return {} end
 local group = group_of(asks)
 local lane = k.name == 'input' and not is_own(item)
-
-if lane and (group == s.name or not redis.call('ZSCORE', queue_key(k, GROUPS_SUFFIX), group)) then
+local knows_group = redis.call('ZSCORE', queue_key(k, GROUPS_SUFFIX), group)
+local asks_lane = lane and (group == s.name or not knows_group)
+if asks_lane then
   local f = redis.call('HMGET', record(s, item), 'state', 'holder')
   if f[1] == 'running' then return { 1, f[2] or s.name .. '/forwarder', 0 } end
-  local rank = redis.call('ZRANK', s.wait, item)
-  if rank or redis.call('ZCARD', queue_key(k, GROUPS_SUFFIX)) == 0 then
-    return { 0, asks, rank or redis.call('ZCARD', s.wait) }
-  end
 end
 
 local function holder(in_group)
@@ -26,10 +23,16 @@ local function holder(in_group)
   return consumer
 end
 
-if not redis.call('ZSCORE', queue_key(k, GROUPS_SUFFIX), group) then
+if not knows_group and not (lane and group == s.name) then
   for _, other in ipairs(redis.call('ZRANGE', queue_key(k, GROUPS_SUFFIX), 0, -1)) do
     local consumer = holder(other)
     if consumer then return { 1, consumer, 0 } end
+  end
+end
+if asks_lane then
+  local rank = redis.call('ZRANK', s.wait, item)
+  if rank or redis.call('ZCARD', queue_key(k, GROUPS_SUFFIX)) == 0 then
+    return { 0, asks, rank or redis.call('ZCARD', s.wait) }
   end
 end
 local consumer = holder(group)

@@ -7,7 +7,7 @@
 -- RETURNS how many were held
 local s = service(ARGV[1])
 local k, done, settled = queue(s, ARGV[2]), ARGV[5] == '1', 0
-local code, reason = ARGV[6] ~= '' and ARGV[6] or '-', ARGV[7] ~= '' and ARGV[7] or '-'
+local code, reason = ARGV[6] ~= '' and ARGV[6] or NO_CODE, ARGV[7] ~= '' and ARGV[7] or '-'
 local stops = code == 'Shutdown' -- it takes no more, and has not begun with this one
 
 local function settle_request(id)
@@ -19,9 +19,9 @@ local function settle_request(id)
     end
   elseif f[1] == 'running' and f[2] then
     if stops then redis.call('HSET', consumer_key(k, f[2]), 'stopped', 1) end
-    local text = 'its watcher refused it' .. (code ~= '-' and ' with ' .. code or '')
-    hand_back(s, id, not stops, 'Refused', text,
-      'lastCode=' .. (code ~= '-' and code or '') .. '&lastReason=' .. (reason ~= '-' and reason or '') .. '&')
+    redis.call('HSET', record(s, id), 'refused_by', f[2])
+    local text = 'its watcher refused it' .. (code ~= NO_CODE and ' with ' .. code or '')
+    hand_back(s, id, not stops, 'Refused', text, refusal_tags(code, reason))
     return true
   end
 end
@@ -34,6 +34,7 @@ local function settle_item(group, item)
   if stops then redis.call('HSET', consumer_key(k, consumer), 'stopped', 1) end
   redis.call('HSET', consumer_key(k, consumer), 'seen', now)
   give_back(s, k, group, item, not stops, code, reason)
+  redis.call('PUBLISH', k.note, 'room ' .. group) -- first: it is for the others, wherever they are connected
   redis.call('PUBLISH', k.note, 'room ' .. consumer)
   return true
 end

@@ -187,6 +187,14 @@ local function give_back(s, k, group, item, counts, code, reason)
   if n >= s.max_attempts then bury(s, k, group, item) end
 end
 
+-- What a refusal without a code is noted as; '-' stands for no refusal.
+local NO_CODE = '_'
+
+-- What an item that was refused tells by its tags.
+local function refusal_tags(code, reason)
+  return (code ~= NO_CODE and 'lastCode=' .. code .. '&' or '') .. (reason ~= '-' and 'lastReason=' .. reason .. '&' or '')
+end
+
 -- A consumer has gone. What it held goes back; only the first of it is counted as delivered, because consumers work in
 -- order: the rest of a window must not become dead letters by the death of the one that works on its head.
 local function release(s, k, consumer)
