@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import sys
 from typing import Any
 
 import click
@@ -29,7 +31,13 @@ class OnDemand(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module: Any = importlib.import_module(f"eas_queue.stream.commands.{COMMANDS[cmd_name]}")
+        try:
+            module: Any = importlib.import_module(f"eas_queue.stream.commands.{COMMANDS[cmd_name]}")
+        except ModuleNotFoundError as exc:
+            raise click.ClickException(
+                f"the package {exc.name} is not installed for {sys.executable}: "
+                "`make run` installs all; a client needs `pip install click requests websocket-client`"
+            ) from exc
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
 
@@ -51,3 +59,6 @@ def stream() -> None:
     Exits with 0 when all went well, 1 when the queue refused or something broke, 2 for wrong usage, 3 when nothing was
     found, 4 when the token does not allow it, 5 when the queue can't be reached.
     """
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")  # whatever an item holds, a terminal's encoding may lack it

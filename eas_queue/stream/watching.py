@@ -122,7 +122,12 @@ class Watch:
     def events(self) -> Iterator[Event]:
         """All that happens, without end but for Ended. The last item of a broken connection comes before its Lost."""
         while True:
-            event = self._events.get()
+            try:
+                event = self._events.get(
+                    timeout=0.5
+                )  # in turns: a Ctrl-C just before it waits would be noticed after it
+            except queue.Empty:
+                continue
             yield event
             if isinstance(event, Ended):
                 return

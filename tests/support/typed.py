@@ -49,7 +49,10 @@ class Terminal:
         until_s = time.monotonic() + timeout_s
         while self._read(until_s - time.monotonic()):
             pass
-        return self._process.wait(max(0.1, until_s - time.monotonic()))
+        try:
+            return self._process.wait(max(0.1, until_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it does not end; this is shown:\n{self.text}") from None
 
     def _read(self, timeout_s: float) -> bool:
         """False when nothing came in time, or nothing will come any more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import select
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from eas_queue.stream.client import Client
 
 INDEX = click.IntRange(min=0, max=2**64 - 1)
 START = click.IntRange(min=-1, max=2**64 - 1)
+_TURN_S = 0.2
 
 
 class Command(click.Command):
@@ -180,4 +182,27 @@ def talks_to_queue(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def confirmed(question: str, *, default: bool) -> bool:
     """Asks on stderr, so that stdout holds data only. Raises click.Abort at the end of stdin and at Ctrl-C."""
-    return click.confirm(rendering.plain(question), default=default, prompt_suffix="", err=True)
+    while True:
+        click.echo(f"{rendering.plain(question)} [{'Y/n' if default else 'y/N'}]", nl=False, err=True)
+        answer = _line().strip().lower()
+        if answer in ("", "y", "yes", "n", "no"):
+            return answer[0] == "y" if answer else default
+        info("y or n?")
+
+
+def _line() -> str:
+    """What one types. A file's or a program's answers are shown as well, as a terminal shows those that are typed."""
+    try:
+        # Not click's confirm, which reads at once: a Ctrl-C that comes just before that, Python notices only after the
+        # line. A terminal gives a line at a time, so none is in a buffer, where select would not see it.
+        is_typed = sys.stdin.isatty()
+        while is_typed and not select.select([sys.stdin], [], [], _TURN_S)[0]:
+            pass
+        line = sys.stdin.readline()
+    except KeyboardInterrupt:
+        raise click.Abort from None
+    if not line:
+        raise click.Abort
+    if not is_typed:
+        info(line.rstrip("\n"))
+    return line
