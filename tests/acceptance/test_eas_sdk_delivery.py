@@ -87,7 +87,8 @@ def test_every_item_is_committed_though_its_watchers_are_killed(server: RedisSer
             committed.add(line["committed"])
     assert len(put - committed) <= KILLS  # died between commit and its answer: the queue is empty, so these arrived
     for got in lives.values():
-        assert got == sorted(set(got)), "a watcher got items twice, or out of order"
+        # Not always in order: a stranger may come before the web has seen the death of whom it follows.
+        assert len(got) == len(set(got)), "a watcher got an item twice"
 
 
 def _until_the_last(watchers: Program) -> list[dict[str, Any]]:
