@@ -138,8 +138,8 @@ class GroupView:
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    """How a queue stands. *first*, *last*: indexes of its ends, 0 where it is empty. *fills*: how many of its items count
-    against its greatest length; of the input those that wait."""
+    """How a queue stands. *fills*: how many of its items count against its limit, of the input those that wait.
+    *first*, *last*: indexes of its ends, 0 where it is empty."""
 
     length: int
     fills: int

@@ -136,10 +136,11 @@ def start(request: Request) -> int:
 
 def indexes(request: Request) -> list[int]:
     """`_indexes_=1,2,3`, or `_index_`. Raises InvalidRequest where there is none."""
-    text = request.args.get("_indexes_") or request.args.get("_index_")
-    if not text:
+    text = request.args.get("_indexes_") or request.args.get("_index_") or ""
+    found = [index(part.strip(), "_indexes_") for part in text.split(",") if part.strip()]
+    if not found:
         raise errors.InvalidRequest("which items? add ?_indexes_=<index>,<index>..")
-    return [index(part.strip(), "_indexes_") for part in text.split(",") if part.strip()]
+    return found
 
 
 def tags(request: Request) -> dict[str, str]:
