@@ -9,5 +9,6 @@ if s.paused == want then return 0 end
 redis.call('HSET', s.cfg, 'paused', ARGV[2])
 s.paused = want
 touch(s)
+if not want then call_watchers(s) end
 kick(ARGV[3])
 return 1

@@ -87,6 +87,11 @@ local function joined(s, class)
   end
 end
 
+-- Watchers of the input, in whatever process, may start what waits: something other than a put or a commit of theirs allows it.
+local function call_watchers(s)
+  redis.call('PUBLISH', QUEUE_NOTE_PREFIX .. s.name .. ':input', 'room ' .. s.name)
+end
+
 -- Rule R, the end of every script: ready work implies an outstanding kick.
 local function kick(id)
   if redis.call('EXISTS', READY) == 0 then return end

@@ -18,5 +18,6 @@ redis.call('HSET', s.cfg, 'cap', ARGV[3], 'weight', ARGV[4], 'max_attempts', ARG
   'sink', ARGV[7], 'max_sink', ARGV[8], 'hold', ARGV[9], 'pull', ARGV[10], 'number', given)
 seen[name] = nil
 touch(service(name))
+call_watchers(s)
 kick(ARGV[2])
 return tonumber(given)

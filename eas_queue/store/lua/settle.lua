@@ -22,6 +22,7 @@ local function settle_request(id)
     local text = 'its watcher refused it' .. (code ~= '-' and ' with ' .. code or '')
     hand_back(s, id, not stops, 'Refused', text,
       'lastCode=' .. (code ~= '-' and code or '') .. '&lastReason=' .. (reason ~= '-' and reason or '') .. '&')
+    call_watchers(s)
     return true
   end
 end
@@ -35,6 +36,7 @@ local function settle_item(group, item)
   redis.call('HSET', consumer_key(k, consumer), 'seen', now)
   give_back(s, k, group, item, not stops, code, reason)
   redis.call('PUBLISH', k.note, 'room ' .. consumer)
+  redis.call('PUBLISH', k.note, 'room ' .. group) -- the others: they may be in other processes
   return true
 end
 

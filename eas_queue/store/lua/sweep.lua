@@ -100,7 +100,7 @@ end
 local names = redis.call('ZRANGE', DUE, '-inf', now, 'BYSCORE', 'LIMIT', 0, 200)
 for _, name in ipairs(names) do
   if left <= 0 then break end -- it stays due
-  local s = service(name)
+  local s, went_back = service(name), lapsed + retried
   for _, id in ipairs(up_to_now(s.lease)) do
     free_slot(s, id)
     lapsed = lapsed + 1
@@ -146,6 +146,7 @@ for _, name in ipairs(names) do
     next_ms = math.min(next_ms, look_after(s, queue_name))
   end
   if next_ms < math.huge then redis.call('ZADD', DUE, next_ms, name) else redis.call('ZREM', DUE, name) end
+  if s.hold or lapsed + retried > went_back then call_watchers(s) end
   touch(s)
 end
 

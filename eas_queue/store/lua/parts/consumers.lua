@@ -17,7 +17,7 @@ local function split(held)
   return tonumber(n), consumer, code, reason
 end
 
--- index, tags, data and what tells its type: that of an item which a client put there, else the headers of the answer.
+-- index, tags, data and the headers that tell its type, as JSON: of who put it there, else of the answer.
 local function view(s, k, item, with_data)
   local index = redis.call('ZSCORE', k.items, item)
   local data, kind = '', ''
@@ -93,7 +93,7 @@ end
 local function done_with(s, k, item)
   if k.name ~= 'input' or is_own(item) then
     drop_item(s, k, item)
-    if s.hold then touch(s) end
+    sink_has_room(s)
     return
   end
   local state = redis.call('HGET', record(s, item), 'state')
@@ -145,7 +145,7 @@ local function bury(s, k, group, item)
     end
     list_ended(s, 'sink_rear', item, NORMAL, name)
     due(s, now + s.ttl_ms)
-    if s.hold then touch(s) end
+    sink_has_room(s)
   else
     drop_item(s, k, item) -- a rear has none
   end
@@ -193,6 +193,7 @@ local function release(s, k, consumer)
     due(s, now + 60000)
   end
   redis.call('PUBLISH', k.note, 'room ' .. group)
+  redis.call('PUBLISH', k.note, 'room ' .. consumer) -- should its process live: it must join again
 end
 
 -- Where it was is forgotten: when it comes back, it reads from the head.
