@@ -57,6 +57,7 @@ class Watcher:
         self.consumer, self.options = consumer, options
         self.token = fresh_id()
         self.over: Turn | None = None
+        self.on_over: Callable[[Turn], None] | None = None  # wakes who is sending to a client that does not read
         self._group = group
         self._is_dead = is_dead
         self._inbox: collections.deque[tuple[str, Item]] = collections.deque()
@@ -87,9 +88,12 @@ class Watcher:
                 self.done.append(name)
 
     def end(self, turn: Turn = Turn.GONE) -> None:
-        """Its connection is over; ``items`` ends. From any thread."""
+        """Its connection is over, or is to be; ``items`` ends. From any thread."""
+        is_first = self.over is None
         self.over = self.over or turn
         self._woken.set()
+        if is_first and self.on_over is not None:
+            self.on_over(turn)
 
     def leave(self) -> None:
         """It has gone: what it has not had goes to others."""

@@ -53,7 +53,6 @@ def _by_websocket(engine: Engine, service: str, queue: Queue, request: Request) 
         silent_s = now_s - peer.last_heard_s
         patience_s = (CHALLENGED_S if is_asked_for else SILENT_S) if peer.has_pinged else NEVER_PINGED_S
         if silent_s > patience_s:
-            peer.close(NORMAL)  # wakes who is sending to it, too
             return True
         if not peer.has_pinged and silent_s > PING_EVERY_S and now_s - asked_s > PING_EVERY_S:
             asked_s = now_s
@@ -63,15 +62,24 @@ def _by_websocket(engine: Engine, service: str, queue: Queue, request: Request) 
     watcher = _join(engine, service, queue, request, is_dead)
     try:
         peer = websocket.accept(request.environ)
-        try:
-            peer.start(lambda reason: watcher.end())
-            for item in watcher.items():
-                if item is not None:
-                    peer.send(codec.encode_frame(item))
-        except websocket.PeerGone:
-            pass
-        finally:
-            peer.close(GOING_AWAY if watcher.over is Turn.STOPPING else NORMAL)
+    except BaseException:
+        watcher.leave()
+        raise
+
+    def say_goodbye(turn: Turn) -> None:
+        assert peer is not None
+        peer.close(GOING_AWAY if turn is Turn.STOPPING else NORMAL)
+
+    peer.start(lambda reason: watcher.end())
+    watcher.on_over = say_goodbye
+    try:
+        if watcher.over is not None:  # before it could say so
+            say_goodbye(watcher.over)
+        for item in watcher.items():
+            if item is not None:
+                peer.send(codec.encode_frame(item))
+    except websocket.PeerGone:
+        pass
     finally:
         watcher.leave()
     return websocket.Hijacked(peer)
@@ -81,13 +89,15 @@ def _by_chunks(engine: Engine, service: str, queue: Queue, request: Request) -> 
     is_gone, cut = inbound.gone_check(request), inbound.hang_up(request)
 
     def is_dead(is_asked_for: bool) -> bool:
-        if is_gone():
+        return is_gone()
+
+    def cut_off(turn: Turn) -> None:
+        if turn is not Turn.STOPPING or watcher.is_sending:  # else the answer ends as it should
             cut()
-            return True
-        return False
 
     inbound.keep_alive(request)  # there are no pings: the system's own probes find out that nobody is there any more
     watcher = _join(engine, service, queue, request, is_dead)
+    watcher.on_over = cut_off
 
     def frames() -> Iterator[bytes]:
         yield b""  # the head goes out now: clients wait for it, and the first item may be hours away
