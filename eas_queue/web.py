@@ -62,7 +62,7 @@ class _Claims:
         self._claims = [dialect.claim for dialect in dialects if dialect.claim is not None]
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        if environ["PATH_INFO"].startswith(OWN_PREFIX):
+        if environ["PATH_INFO"].lstrip("/").startswith(OWN_PREFIX.lstrip("/")):  # routing drops slashes at the front
             environ["PATH_INFO"] = OWN_PREFIX  # not from outside
         for claim in self._claims:
             path = claim(environ)

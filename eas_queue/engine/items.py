@@ -153,9 +153,9 @@ def item_of(row: Row) -> Item:
     """The item behind a row of the store."""
     found = tags.unpacked(row.tags)
     kind = row.kind
-    if kind.startswith("["):  # the headers of an answer
+    if kind:
         kind = next((value for name, value in json.loads(kind) if name.lower() == "content-type"), "")
-    elif not kind and "ts@sink" not in found:
+    elif "ts@sink" not in found:
         kind = found.get("Header:Content-Type", "")
     return Item(row.at, found, row.data, kind)
 

@@ -73,7 +73,7 @@ class ServiceQueues:
         code = put.tags.get("lastCode", "200")
         status = int(code) if code.isascii() and code.isdigit() and len(code) == 3 else 200
         succeeded = 200 <= status < 300
-        headers = [["content-type", put.content_type]] if put.content_type else []
+        headers = json.dumps([["content-type", put.content_type]] if put.content_type else [])
         celery = (
             {"status": "success", "target_status_code": status, "content_type": put.content_type or None}
             if succeeded
@@ -89,8 +89,8 @@ class ServiceQueues:
                 tags=tags.packed({**put.tags, "requestId": name or item_id}),
                 name=name,
                 data=put.data,
-                kind=put.content_type,
-                result=("succeeded" if succeeded else "failed", status, json.dumps(headers), json.dumps(celery)),
+                kind=headers if put.content_type else "",
+                result=("succeeded" if succeeded else "failed", status, headers, json.dumps(celery)),
             )
             if code_ == 1:
                 return rest[0], name or item_id
@@ -205,7 +205,7 @@ class ServiceQueues:
                 priority_class=priority_class,
             )
             count += len(rows)
-            if request_id or not has_more:
+            if not has_more:
                 return count
             start = reached + 1
 

@@ -268,8 +268,11 @@ class Watches:
             self._engine.waits.add(group)
         try:
             self._join(watcher, service_name, is_gone)
-        except BaseException:
+        except BaseException as exc:
             self._forget(watcher)
+            if isinstance(exc, errors.Unavailable) or not isinstance(exc, errors.EngineError):
+                with self._lock:  # Redis may have it nevertheless, and would keep its name for it
+                    self._leaving.append(watcher)
             raise
         with self._lock:
             group.watchers[consumer.key] = watcher

@@ -19,7 +19,7 @@ BYTES_MOST = 4_194_304  # of data in one answer, but one item at least
 
 
 class Row(NamedTuple):
-    """An item. *kind*: its type where a client put it there, the headers of the answer (JSON) where it is a result."""
+    """An item. *kind*: the headers that tell its type, as JSON: of the answer where it is a result; '' not known."""
 
     at: int  # its index
     tags: str

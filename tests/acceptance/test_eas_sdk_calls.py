@@ -405,17 +405,17 @@ def test_a_watcher_with_auto_commit_leaves_nothing_behind(sdk: Sdk, service: str
 @both_queues
 def test_a_closed_watcher_is_gone_and_what_it_held_comes_again(sdk: Sdk, service: str, kind: str) -> None:
     queue = sdk.queue(service + kind, gid=group_for(service, kind))
-    for _ in range(4):
+    for _ in range(6):
         queue.put("x")
     queue.watch(window=3)
     assert indexes(queue.next(3)) == [1, 2, 3]
     queue.commit(2)
 
     queue.close()
-    queue.watch(window=3)
+    queue.watch(window=5)
 
-    assert indexes(queue.next(3)) == [1, 3, 4]
-    queue.commit([1, 3, 4])
+    assert indexes(queue.next(5)) == [1, 3, 4, 5, 6]
+    queue.commit([1, 3, 4, 5, 6])
     queue.close()
     assert queue.length() == 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eas_queue.engine import tags
-from eas_queue.store import keys
+from eas_queue.store import keys, queues
 from eas_queue.store.shapes import fresh_id
 from tests.support.desk import PROCESS_LEASE_MS, Desk
 from tests.support.drive import DEAD, SUCCEEDED, Driver
@@ -126,6 +126,23 @@ class TestFetch:
         assert self.fetch(sink, filter=tags.as_filter({"b": "2", "a": "1"}), most=9) == [1]
         assert self.fetch(sink, filter=tags.as_filter({"k&=": "v v/"}), most=9) == [3]
         assert self.fetch(sink, filter=tags.as_filter({"a": ""}), most=9) == []
+
+    def test_of_a_name_that_many_have_the_rest_is_told_of(self, sink: Desk) -> None:
+        for _ in range(queues.FETCH_LOOKS_MOST + 1):
+            sink.put(name="a")
+
+        reached, has_more, rows = sink.store.fetch("s", "sink", start=0, most=10_000, name="a")
+
+        assert (reached, has_more, len(rows)) == (queues.FETCH_LOOKS_MOST, True, queues.FETCH_LOOKS_MOST)
+        assert self.fetch(sink, start=reached + 1, most=10_000, name="a") == [queues.FETCH_LOOKS_MOST + 1]
+
+    def test_of_a_name_whose_items_are_large_the_rest_is_told_of(self, sink: Desk) -> None:
+        for _ in range(3):
+            sink.put(b"x" * 2_100_000, name="a")
+
+        reached, has_more, rows = sink.store.fetch("s", "sink", start=0, most=10, name="a")
+
+        assert (reached, has_more, [row.at for row in rows]) == (2, True, [1, 2])
 
     def test_removed_items_are_gone_for_groups_too_and_free_their_window(self, sink: Desk) -> None:
         sink.join("g/a", window=1)
@@ -573,6 +590,29 @@ class TestSearch:
 
 class TestTheLane:
     """Watchers of the input in the group that is named like the service work on its requests."""
+
+    def test_one_that_begins_further_on_is_not_kept_from_it_by_what_waits_before(self, input_: Desk) -> None:
+        for i in range(150):
+            input_.drive.submit(priority_class=100 + i % 2)
+        input_.join("s/a", start=-1)
+        assert input_.indexes("s/a") == []
+
+        input_.drive.submit()
+        input_.drive.submit(priority_class=101)
+
+        assert input_.indexes("s/a") == [152, 151]
+
+    def test_a_pull_ends_only_so_many_that_are_past_their_deadline(self, input_: Desk) -> None:
+        for _ in range(510):
+            input_.drive.submit(deadline_in_ms=1_000)
+        input_.drive.submit()
+        input_.drive.pass_time(1_001)
+        input_.join("s/a")
+
+        code, found, _, _ = input_.pull_reply("s/a")
+
+        assert (code, found) == (queues.MAYBE_MORE, [])
+        assert input_.indexes("s/a") == [511]
 
     def test_a_pull_service_is_not_forwarded(self, input_: Desk) -> None:
         input_.drive.submit()

@@ -61,13 +61,13 @@ def test_a_netrc_does_not_take_the_tokens_place(call: Call, stub: QueueStub, hom
         ("put -d é --priority 1 --tags a=b,c=d=e", "POST", {"_priority_": "1", "a": "b", "c": "d=e"}, "é".encode()),
         ("put --data=", "POST", {}, b""),
         (
-            "get -l10 --timeout=3s",
+            "get -l10 --timeout=3s --auto-delete",
             "GET",
             {"_index_": "0", "_length_": "10", "_timeout_": "3s", "_auto_delete_": "true", "_raw_": "false"},
             b"",
         ),
         (
-            "get --keep --index -1 --timeout 0 --tags requestId=r --tags x=,",
+            "get --index -1 --timeout 0 --tags requestId=r --tags x=,",
             "GET",
             {"requestId": "r", "x": "", "_index_": "-1", "_length_": "1", "_timeout_": "0s", "_raw_": "false"}
             | {"_auto_delete_": "false"},

@@ -90,11 +90,11 @@ def stopped(watch: subprocess.Popen[str]) -> tuple[list[Any], str]:
     return [json.loads(line) for line in out.splitlines()], err
 
 
-def test_get_takes_an_item_out_unless_it_is_kept(queue: Queue) -> None:
+def test_get_leaves_an_item_where_it_is_unless_it_is_told_otherwise(queue: Queue) -> None:
     index = queue.put("-d", "x")
 
-    assert [item["index"] for item in queue.json("get", "--keep")] == [index]
-    assert [item["index"] for item in queue.json("get", "--timeout=0")] == [index]
+    assert [item["index"] for item in queue.json("get")] == [index]
+    assert [item["index"] for item in queue.json("get", "--timeout=0", "--auto-delete")] == [index]
     assert "nothing is there" in queue("get", "--timeout=0", code=3).stderr
 
 
@@ -146,7 +146,7 @@ def test_a_line_that_is_too_large_is_counted_and_a_full_queue_ends_it(queue: Que
     [
         (["info", "--token", "wrong"], 4),
         (["info", "--token", READER], 0),
-        (["get", "--token", READER], 4),
+        (["get", "--auto-delete", "--token", READER], 4),
         (["put", "-d", "x", "--token", READER], 4),
         (["delete", "1", "-y", "--token", READER], 4),
         (["watch", "--token", READER], 4),

@@ -131,7 +131,7 @@ Total: 5, success: 5, failed: 0
     )
 
     shown = shell.shows(
-        "stream get -l10 --timeout=3s --keep",
+        "stream get -l10 --timeout=3s",
         """
 [OK] [0 - 1] tags[Header:Content-Type=text/plain; charset=utf-8 requestId=e47b76e2-2648-40fe-9197-a268015cbd1f ts@source=1685802680575] 10s
 [OK] [1 - 2] tags[Header:Content-Type=text/plain; charset=utf-8 requestId=51d13952-6ba3-4d52-b548-e58837675c7a ts@source=1685807531686] data2
@@ -144,7 +144,7 @@ Total: 5, success: 5, failed: 0
     third = shown.splitlines()[2].partition("requestId=")[2].partition(" ")[0]
 
     shell.shows(
-        f"stream get --keep --tags requestId={third}",
+        f"stream get --tags requestId={third}",
         """
 [OK] [0 - 3] tags[Header:Content-Type=text/plain; charset=utf-8 requestId=ef6940e3-159c-45f3-a96d-bc0acd71275f ts@source=1685807531701] OK
 """,  # noqa: E501

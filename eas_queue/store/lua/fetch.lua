@@ -30,13 +30,20 @@ if name ~= '' then
   end
   local low = '[' .. name .. '\0' .. string.format('%016d', math.max(from, 0))
   local entries = redis.call('ZRANGE', queue_key(k, NAMED_SUFFIX), low, '[' .. name .. '\1', 'BYLEX', 'LIMIT', 0, looks)
-  for _, entry in ipairs(entries) do
+  local last = math.huge -- so far all are known
+  for i, entry in ipairs(entries) do
     local index, item = string.match(entry, '%z(%d+)%z([^%z]+)$')
     found[#found + 1] = { tonumber(index), item }
+    if i == looks then last, more = tonumber(index), 1 end
   end
   table.sort(found, function(a, b) return a[1] < b[1] end)
   for _, each in ipairs(found) do
-    if #rows < most and bytes < bytes_most and each[1] >= from then take(each[2]) end
+    if #rows >= most or bytes >= bytes_most or each[1] > last then
+      more = 1
+      break
+    end
+    if each[1] >= from then take(each[2]) end
+    reached = math.max(reached, each[1])
   end
 elseif from < 0 then
   local item = redis.call('ZRANGE', k.items, -1, -1)[1]
@@ -60,7 +67,7 @@ else
 end
 for _, item in ipairs(gone) do remove_item(s, k, item, 'read and deleted by a client of the queue') end
 if #gone > 0 then
-  sink_changed(s)
+  sink_has_room(s)
   kick(ARGV[10])
 end
 return { reached, more, rows }

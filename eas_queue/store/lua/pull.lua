@@ -62,17 +62,23 @@ end
 -- ---------------------------------------------------------------------------------------------------- the lane
 local function next_request(u)
   if s.paused or (not s.pull and running(s) >= s.cap) or is_held(s) then return nil end
-  for _, id in ipairs(redis.call('ZRANGE', s.wait, 0, u.from > 1 and 99 or #users > 1 and 9 or 0)) do
+  local low = 0
+  while looks > 0 do
     looks = looks - 1
-    local f = redis.call('HMGET', record(s, id), 'attempt', 'deadline_ms', 'lease_seq', 'events', 'index', 'refused_by')
-    local refused = f[6] == u.name and #users > 1
-    if refused then u.has_refused = true end
-    if number(f[2]) > 0 and number(f[2]) <= now then
+    local head = redis.call('ZRANGE', s.wait, string.format('%d', low), '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
+    if not head[1] then return nil end
+    local id, score = head[1], tonumber(head[2])
+    local is_early = score % LEVELS < u.from
+    local f = is_early
+      or redis.call('HMGET', record(s, id), 'attempt', 'deadline_ms', 'lease_seq', 'events', 'index', 'refused_by')
+    if is_early then
+      low = score_of(255 - math.floor(score / LEVELS), math.min(u.from, LEVELS)) -- the first of its class for this one
+    elseif number(f[2]) > 0 and number(f[2]) <= now then
       expire(s, id)
-      return next_request(u)
-    elseif number(f[5]) >= u.from and not refused then
+    elseif f[6] == u.name and #users > 1 then -- first for the others
+      u.has_refused, low = true, score + 1
+    else
       local attempt, lease_seq = number(f[1]) + 1, number(f[3]) + 1
-      local score = redis.call('ZSCORE', s.wait, id)
       redis.call('ZREM', s.wait, id)
       redis.call('ZREM', s.dl, id)
       if f[6] then redis.call('HDEL', record(s, id), 'refused_by') end

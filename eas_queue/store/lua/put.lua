@@ -3,7 +3,7 @@
 -- A client puts an item of its own into the sink or a rear. Refused whole while the server is out of memory. Idempotent by
 -- its id. An item of the sink that names a request which a consumer works on is that request's result.
 -- ARGV[1] service  [2] queue  [3] id of the item  [4] class 0..255  [5] tags with its requestId, as "&key=value&..&"
--- ARGV[6] the requestId where the client chose it ('' none)  [7] data  [8] its type ('' unknown)  [9] kick id
+-- ARGV[6] the requestId where the client chose it ('' none)  [7] data  [8] its headers, JSON ('' none)  [9] kick id
 -- ARGV[10] as a result: succeeded or failed  [11] status code  [12] headers, JSON  [13] Celery's result, JSON
 -- RETURNS {1, index} | CODES {0, length} the sink is full and holds what it has, {-1} the service is not registered
 local s, item, name = service(ARGV[1]), 'i' .. ARGV[3], ARGV[6] ~= '' and ARGV[6]
@@ -36,6 +36,6 @@ if k.name == 'sink' and name then
     end
   end
 end
-sink_changed(s)
+sink_has_room(s)
 kick(ARGV[9])
 return { 1, index }

@@ -15,6 +15,6 @@ else
   end
 end
 for _, item in ipairs(items) do remove_item(s, k, item, 'deleted by a client of the queue') end
-sink_changed(s)
+sink_has_room(s)
 kick(ARGV[3])
 return { #items, ARGV[4] ~= '' and #items == most and 1 or 0 }

@@ -146,6 +146,7 @@ for _, name in ipairs(names) do
     next_ms = math.min(next_ms, look_after(s, queue_name))
   end
   if next_ms < math.huge then redis.call('ZADD', DUE, next_ms, name) else redis.call('ZREM', DUE, name) end
+  if s.hold then tell_watchers(s) end
   touch(s)
 end
 

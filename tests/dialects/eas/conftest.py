@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from eas_queue.store import keys
 from tests.support.eas_client import Queue
 from tests.support.front import LIMITED_TOKEN, MAX_PAYLOAD_BYTES, ROLE_TOKENS, Front, digest
 from tests.support.installation import Installation, Process
@@ -143,7 +144,7 @@ class Lone:
     def pass_time(self, ms: int) -> None:
         """For the scripts, this much time goes by."""
         with self.server.client() as client:
-            client.hincrby("eas:sys", "skew_ms", ms)
+            client.hincrby(keys.SYS, "skew_ms", ms)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from contextlib import closing
 import pytest
 
 from eas_queue.dialects.eas import frames_pb2
+from eas_queue.store import keys
 from tests.dialects.eas.conftest import MAX_WAIT_S, Lone
 from tests.support.eas_client import PROTOBUF, REQUEST_ID, Queue, items_of
 from tests.support.front import Front
@@ -295,7 +296,7 @@ class TestGone:
         head = "\r\n".join(f"{name}: {value!s}" for name, value in sink.headers.items())
         with closing(socket.create_connection(("127.0.0.1", front.port))) as connection:
             connection.sendall(f"GET {sink.target('_timeout_=3s')} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode())
-            channel = f"eas:note:q:{sink.path.split('/')[3]}:sink"
+            channel = keys.note_channel(keys.queue_topic(sink.path.split("/")[3], "sink"))
             await_condition(lambda: dict(front._redis.pubsub_numsub(channel)).get(channel.encode()), what="it waits")
 
         sink.puts(1)

@@ -17,7 +17,7 @@ local function split(held)
   return tonumber(n), consumer, code, reason
 end
 
--- index, tags, data and what tells its type: that of an item which a client put there, else the headers of the answer.
+-- index, tags, data and the headers that tell its type, as JSON: of who put it there, else of the answer.
 local function view(s, k, item, with_data)
   local index = redis.call('ZSCORE', k.items, item)
   local data, kind = '', ''
@@ -96,20 +96,12 @@ local function hand_back(s, id, counts, error_type, text, why)
   touch(s)
 end
 
--- A service that its full sink held back may go on.
-local function sink_changed(s)
-  if s.hold then
-    touch(s)
-    tell_watchers(s)
-  end
-end
-
 -- ------------------------------------------------------------------------------------------------- groups
 -- No group waits for the item any more. is_refused: because it was delivered too often.
 local function done_with(s, k, item, is_refused)
   if k.name ~= 'input' or is_own(item) then
     drop_item(s, k, item)
-    sink_changed(s)
+    sink_has_room(s)
     return
   end
   local state = redis.call('HGET', record(s, item), 'state')
@@ -166,7 +158,7 @@ local function bury(s, k, group, item)
     end
     list_ended(s, 'sink_rear', item, NORMAL, name)
     due(s, now + s.ttl_ms)
-    sink_changed(s)
+    sink_has_room(s)
   else
     drop_item(s, k, item) -- a rear has none
   end
@@ -222,6 +214,7 @@ local function release(s, k, consumer)
     due(s, now + 60000)
   end
   redis.call('PUBLISH', k.note, 'room ' .. group)
+  redis.call('PUBLISH', k.note, 'room ' .. consumer) -- should its process live: it must join again
 end
 
 -- Where it was is forgotten: when it comes back, it reads from the head.

@@ -1,5 +1,12 @@
 -- What items mean to the groups that read a queue.
 
+-- After items have left the sink: a service that a full sink held may go on.
+local function sink_has_room(s)
+  if not s.hold then return end
+  touch(s)
+  tell_watchers(s)
+end
+
 -- Out of the queue, for all groups.
 local function drop_item(s, k, item)
   local index = redis.call('ZSCORE', k.items, item)
