@@ -20,7 +20,7 @@ from tests.support.target_client import Target
 MAX_WAIT_S = 3
 KINDS = {
     "push": (60, ""),
-    "pull": (900, 'mode = "pull"'),
+    "pull": (2500, 'mode = "pull"'),
     "brief": (20, 'mode = "pull", max_attempts = 2'),  # delivers twice
     "small": (10, 'mode = "pull", max_queue_length = 2, max_sink_length = 2'),
     "holding": (10, 'mode = "pull", max_sink_length = 1, sink_full = "hold"'),
