@@ -412,9 +412,13 @@ class Watches:
             try:
                 with self._lock:
                     watchers = [each for group in self._groups.values() for each in group.watchers.values()]
-                    leaving, self._leaving = self._leaving, []
                 for watcher in watchers:
                     watcher.check(is_asked_for=False)
+                    if watcher.over is Turn.STOPPING:  # its connection may be stuck until this process is killed
+                        with contextlib.suppress(StoreError):
+                            self._send_leave(watcher)
+                with self._lock:
+                    leaving, self._leaving = self._leaving, []
                 while leaving:
                     try:
                         self._send_leave(leaving[-1])

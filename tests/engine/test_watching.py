@@ -217,3 +217,20 @@ def test_a_consumer_whose_join_had_no_answer_does_not_stay(
         processes.watch(engine, Queue.SINK, "g/one")
 
     processes.watch(engine, Queue.SINK, "g/one")
+
+
+def test_what_a_consumer_holds_that_does_not_read_is_given_to_others_when_its_process_stops(
+    processes: Processes, put: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "KEEP_S", 0.2)
+    engines = processes.start(), processes.start()
+    stuck = engines[0].watches.join("s", Queue.SINK, Consumer("g", "stuck"), WatchOptions(), is_dead=lambda _: False)
+    put()
+    assert next(stuck.items())  # and no more: its connection's thread is in the middle of sending
+    other = processes.watch(engines[1], Queue.SINK, "g/other")
+    processes.await_quiet()
+
+    engines[0].waits.stop()
+
+    other.await_indexes(1)
+    stuck.leave()

@@ -144,6 +144,14 @@ class TestFetch:
 
         assert (reached, has_more, [row.at for row in rows]) == (2, True, [1, 2])
 
+    def test_the_more_groups_there_are_the_fewer_items_one_script_truncates(self, sink: Desk) -> None:
+        for i in range(48):
+            sink.join(f"g{i}/a")
+        for _ in range(queues.REMOVED_MOST):
+            sink.put()
+
+        assert sink.store.truncate("s", "sink", 1_000) == (queues.REMOVED_MOST // 4, True)
+
     def test_removed_items_are_gone_for_groups_too_and_free_their_window(self, sink: Desk) -> None:
         sink.join("g/a", window=1)
         for _ in range(2):

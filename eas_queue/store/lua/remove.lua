@@ -1,12 +1,13 @@
 #!lua flags=allow-oom
 -- with items, groups, ends, consumers
 -- Take items out of a queue, for every group. Of the input: their requests are cancelled. What is not there is no matter.
--- ARGV[1] service  [2] queue  [3] kick id  [4] all with a lower index than this ('' the named ones)  [5] so many at most
+-- ARGV[1] service  [2] queue  [3] kick id  [4] all with a lower index than this ('' the named ones)  [5] so many at most, fewer where there are many groups
 -- ARGV[6..] indexes
 -- RETURNS {how many, 1 when there are more to remove}
 local s = service(ARGV[1])
 local k, most, items = queue(s, ARGV[2]), tonumber(ARGV[5]), {}
 if ARGV[4] ~= '' then
+  most = math.ceil(most * 16 / (16 + redis.call('ZCARD', queue_key(k, GROUPS_SUFFIX)))) -- each item asks all groups
   items = redis.call('ZRANGE', k.items, '-inf', '(' .. ARGV[4], 'BYSCORE', 'LIMIT', 0, most)
 else
   for i = 6, #ARGV do
