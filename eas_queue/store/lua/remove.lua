@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- with items, groups, ends, consumers
 -- Take items out of a queue, for every group. Of the input: their requests are cancelled. What is not there is no matter.
--- ARGV[1] service  [2] queue  [3] kick id  [4] all with a lower index than this ('' the named ones)  [5] so many at most, fewer where there are many groups
+-- ARGV[1] service  [2] queue  [3] kick id  [4] all with a lower index than this ('' the named ones)  [5] so many at most,
+-- fewer where there are many groups
 -- ARGV[6..] indexes
 -- RETURNS {how many, 1 when there are more to remove}
 local s = service(ARGV[1])

@@ -106,7 +106,7 @@ class TestWindow:
             assert watch.next().index == 3
             assert watch.is_quiet(0.1)
 
-    @pytest.mark.parametrize(("window", "shown"), [(None, "10"), ("0", "1"), ("1", "1"), ("99999999", "100000")])
+    @pytest.mark.parametrize(("window", "shown"), [(None, "10"), ("0", "1"), ("1", "1"), ("99999999", "5000")])
     def test_missing_it_is_ten_and_never_unlimited(self, sink: Queue, window: str | None, shown: str) -> None:
         with sink.watching(**({} if window is None else {"window_": window})):
             assert sink.consumer("eas.alice")["Window"] == shown
@@ -212,8 +212,10 @@ class TestGroups:
             queue.puts(4)
             await_condition(lambda: queue.in_group("eas")["Pending"] == "4")
 
-            assert large.indexes(3) == [1, 2, 3]
-            assert {small.next().index} | ({large.next().index} if not large.is_quiet(0.1) else set()) == {4}
+            given = large.indexes(3)  # the fourth is the other's if it came while these were on their way
+            assert given == sorted(given)
+            last = (large if small.is_quiet(0.1) else small).next().index
+            assert {*given, last} == {1, 2, 3, 4}
 
     def test_what_was_pushed_already_is_not_taken_away_when_another_comes(self, each: Queue) -> None:
         each.puts(3)
