@@ -12,14 +12,15 @@ import requests
 
 from tests.support import fal_sdk
 from tests.support.fal_sdk import QUICK_S, Calling, FalClient, FalError, House
-from tests.support.installation import Process
+from tests.support.installation import TOKEN, Process
 
 LEAVES_WITHIN_S = 3.0
+KEY = {"FAL_KEY_ID": "local-key", "FAL_KEY_SECRET": "00112233445566778899aabbccddeeff"}
 
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
-    with fal_sdk.house("http", stop_grace_s=1) as made:
+    with fal_sdk.house("http", api_tokens=f"{TOKEN},{':'.join(KEY.values())}", stop_grace_s=1) as made:
         yield made
 
 
@@ -86,6 +87,13 @@ def test_nobody_waits_behind_a_request_that_was_cancelled(house: House, client: 
     assert client.get(running) and client.get(last)
     assert (completed["error_type"], caught.value.status_code) == ("client_cancelled", 499)
     assert house.target.calls(cancelled.request_id) == []
+
+
+def test_a_key_of_two_parts_is_one_token(house: House, app: str) -> None:
+    with fal_sdk.over_http(house.installation.port, env=KEY) as sdk:
+        clients = [sdk.client(kind) for kind in ("sync", "async")]
+
+        assert all("x-fal-request-id" in client.get(client.submit(app))["headers"] for client in clients)
 
 
 # ------------------------------------------------------------------------------------------------- clients that leave

@@ -6,7 +6,7 @@ import collections
 import contextlib
 import itertools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,11 +170,11 @@ class FalSdk:
 
 
 @contextlib.contextmanager
-def over_http(port: int, *, key: str = TOKEN) -> Iterator[FalSdk]:
-    """The client is pointed to this port after its import."""
+def over_http(port: int, *, env: Mapping[str, str] | None = None) -> Iterator[FalSdk]:
+    """The client is pointed to this port after its import. *env*: its key, where it is not the usual one."""
     url = f"http://127.0.0.1:{port}"
     arguments = ("--queue-url", f"{url}/fal/", "--run-url", f"{url}/fal-run/")
-    with ClientProgram(ENVIRONMENT, "fal_calls", *arguments, env={"FAL_KEY": key}) as program:
+    with ClientProgram(ENVIRONMENT, "fal_calls", *arguments, env=env or {"FAL_KEY": TOKEN}) as program:
         yield FalSdk(program)
 
 
