@@ -7,6 +7,7 @@ Each test has an app of its own, which is a service of its own with one slot.
 from __future__ import annotations
 
 import datetime
+import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ SERVICES = f"""{fal_sdk.SERVICES}
     [services.painter]
     aliases = ["acme/paint-v2"]
 """
+LEAST_S = 1.01  # the client refuses a start timeout of 1 and less
 WAYS = [f"{way}-{kind}" for way in ("http", "tls") for kind in ("sync", "async")]
 
 
@@ -367,15 +369,23 @@ def test_run_raises_what_the_target_refuses(house: House, client: FalClient, app
     assert house.target.calls(caught.value.response_headers["x-fal-request-id"])
 
 
-def test_a_run_whose_client_gives_up_is_cancelled(house: House, client: FalClient, app: str, name: str) -> None:
-    with pytest.raises(fal_sdk.FalError) as caught:  # with a start timeout the client does not try it again
-        client.call("run", app, {"do": [["hold", name]]}, timeout=0.3, start_timeout=60)
+def test_a_run_whose_client_gives_up_is_cancelled(house: House) -> None:
+    # All at the same time: the web looks every 5 s whether its clients are still there.
+    clients = [sdk.client(kind) for sdk in house.sdks.values() for kind in ("sync", "async")]
+    apps = [fal_sdk.new_app() for _ in clients]
+    runs = [
+        # With a start timeout the client does not try it again.
+        client.begin("run", app, {"do": [["hold", app]]}, timeout=0.3, start_timeout=60)
+        for client, app in zip(clients, apps, strict=True)
+    ]
 
-    assert caught.value.name == "ReadTimeout"
-    house.target.await_held(name)
-    (call,) = [call for call in house.target.calls() if fal_sdk.service_of(app) in call.path]
-    completed = client.ended(client.call("get_handle", app, call.headers["x-fal-request-id"]))
-    assert completed["error"]
+    for client, app, run in zip(clients, apps, runs, strict=True):
+        with pytest.raises(fal_sdk.FalError) as caught:
+            run.result()
+        assert caught.value.name == "ReadTimeout"
+        (call,) = [call for call in house.target.calls() if fal_sdk.service_of(app) in call.path]
+        completed = client.ended(client.call("get_handle", app, call.headers["x-fal-request-id"]))
+        assert (completed["error"], completed["error_type"]) == ("Request was cancelled", "client_cancelled")
 
 
 # ------------------------------------------------------------------------------------------------------------ errors
@@ -413,11 +423,16 @@ def test_subscribe_raises_what_the_target_refuses(client: FalClient, app: str) -
 
 @pytest.mark.parametrize("call", ["status", "result", "cancel"])
 def test_an_id_that_nobody_has_is_not_found(client: FalClient, app: str, call: str) -> None:
+    unknown = str(uuid.uuid4())
+
     with pytest.raises(fal_sdk.FalError) as caught:
-        client.call(call, app, str(uuid.uuid4()))
+        client.call(call, app, unknown)
 
     assert (caught.value.name, caught.value.status_code) == ("FalClientHTTPError", 404)
-    assert caught.value.message == "Request not found"
+    if call == "cancel":
+        assert json.loads(caught.value.body)["status"] == "NOT_FOUND"
+    else:
+        assert caught.value.message.startswith(f"no request '{unknown}' in this service")
 
 
 def test_a_request_of_another_app_is_not_found(client: FalClient, app: str) -> None:
@@ -441,37 +456,28 @@ def test_what_has_ended_cannot_be_cancelled(client: FalClient, app: str) -> None
     assert client.get(handle) == answer
 
 
-def test_a_start_deadline_that_passes_is_told_as_the_callers_own(
-    house: House, http_client: FalClient, app: str, name: str
-) -> None:
-    http_client.submit(app, ["hold", name])
-    house.target.await_held(name)
-    handle = http_client.submit(app, start_timeout=1.01)  # the client refuses 1 and less
+def test_a_start_deadline_that_passes_is_told_as_the_callers_own(house: House, name: str) -> None:
+    clients = [house.sdks["http"].client(kind) for kind in ("sync", "async")]
+    apps = [fal_sdk.new_app() for _ in clients]
+    for n, (client, app) in enumerate(zip(clients, apps, strict=True)):
+        client.submit(app, ["hold", f"{name}{n}"])
+        house.target.await_held(f"{name}{n}")
 
-    completed = http_client.ended(handle)
-    with pytest.raises(fal_sdk.FalError) as caught:
-        http_client.get(handle)
+    runs = [client.begin("run", app, {}, start_timeout=LEAST_S) for client, app in zip(clients, apps, strict=True)]
+    handles = [client.submit(app, start_timeout=LEAST_S) for client, app in zip(clients, apps, strict=True)]
 
-    house.target.release(name)
-    assert completed["error_type"] == "request_timeout" and completed["error"]
-    assert (caught.value.status_code, caught.value.error_type) == (504, "request_timeout")
-    assert caught.value.response_headers["x-fal-request-timeout-type"] == "user"
-    http_client.get(http_client.submit(app))
-    assert house.target.calls(handle.request_id) == []
-
-
-def test_run_that_does_not_start_in_time_is_told_as_the_callers_own(
-    house: House, http_client: FalClient, app: str, name: str
-) -> None:
-    http_client.submit(app, ["hold", name])
-    house.target.await_held(name)
-
-    with pytest.raises(fal_sdk.FalError) as caught:
-        http_client.call("run", app, {}, start_timeout=1.01)
-
-    house.target.release(name)
-    assert (caught.value.status_code, caught.value.error_type) == (504, "request_timeout")
-    assert caught.value.response_headers["x-fal-request-timeout-type"] == "user"
+    for client, run, handle in zip(clients, runs, handles, strict=True):
+        completed = client.ended(handle)
+        assert completed["error_type"] == "request_timeout" and completed["error"]
+        for calling in (run, client.begin("get", on=handle)):
+            with pytest.raises(fal_sdk.FalError) as caught:
+                calling.result()
+            assert (caught.value.status_code, caught.value.error_type) == (504, "request_timeout")
+            assert caught.value.response_headers["x-fal-request-timeout-type"] == "user"
+    house.target.release(f"{name}0", f"{name}1")
+    for client, app, handle in zip(clients, apps, handles, strict=True):
+        client.get(client.submit(app))
+        assert house.target.calls(handle.request_id) == []
 
 
 @pytest.mark.parametrize("call", ["submit", "run", "status", "result", "cancel"])

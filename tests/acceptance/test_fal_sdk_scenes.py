@@ -12,7 +12,7 @@ import requests
 
 from tests.support import fal_sdk
 from tests.support.fal_sdk import QUICK_S, Calling, FalClient, FalError, House
-from tests.support.installation import TOKEN, Process
+from tests.support.installation import TOKEN
 
 LEAVES_WITHIN_S = 3.0
 KEY = {"FAL_KEY_ID": "local-key", "FAL_KEY_SECRET": "00112233445566778899aabbccddeeff"}
@@ -142,11 +142,6 @@ def test_a_client_that_leaves_cancels_nothing(house: House, app: str, name: str)
 # ------------------------------------------------------------------------------------------------- a web that leaves
 
 
-def web_of(house: House) -> Process:
-    """The one that serves HTTP."""
-    return next(process for process in reversed(house.installation.processes) if process.name == "web")
-
-
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_what_was_asked_before_and_while_the_web_was_away_is_answered_after_it(
     house: House, name: str, signum: signal.Signals
@@ -157,20 +152,12 @@ def test_what_was_asked_before_and_while_the_web_was_away_is_answered_after_it(
         app = fal_sdk.new_app()
         calling = client.begin("subscribe", app, {"do": [["hold", name]]}, told=True)
         request_id = calling.enqueued()
-        result = client.begin("result", app, request_id)
-        house.target.await_held(name)
-        callings += [(request_id, calling), (request_id, result)]
-        assert calling.until("InProgress")
+        callings += [(request_id, calling), (request_id, client.begin("result", app, request_id))]
+        calling.until("InProgress")
 
-    web = web_of(house)
-    if signum is signal.SIGKILL:
-        web.kill()
-    else:
-        assert web.stop() == 0
+    stop_web(house, signum)
     submits = [client.begin("submit", fal_sdk.new_app(), {}) for client in clients]
     house.target.release(name)
-    with pytest.raises(requests.ConnectionError):
-        house.installation.session.get(house.installation.url, timeout=5)
     house.installation.web()
 
     for request_id, calling in callings:
@@ -179,3 +166,46 @@ def test_what_was_asked_before_and_while_the_web_was_away_is_answered_after_it(
     for client, submit in zip(clients, submits, strict=True):
         handle = submit.result()
         assert client.get(handle)["headers"]["x-fal-request-id"] == handle.request_id
+
+
+def test_a_run_that_a_stopping_web_does_not_see_the_end_of_names_its_request(
+    house: House, client: FalClient, app: str, name: str
+) -> None:
+    run = client.begin("run", app, {"do": [["hold", name]]})
+    house.target.await_held(name)
+
+    stop_web(house, signal.SIGTERM)
+    house.target.release(name)
+    with pytest.raises(FalError) as caught:
+        run.result()
+    house.installation.web()
+
+    request_id = caught.value.response_headers["x-fal-request-id"]
+    assert caught.value.status_code == 503
+    assert request_id in caught.value.text
+    assert client.call("result", app, request_id)["headers"]["x-fal-request-id"] == request_id
+    assert len(house.target.calls(request_id)) == 1
+
+
+def test_a_run_whose_web_is_killed_is_tried_again(house: House, client: FalClient, app: str, name: str) -> None:
+    run = client.begin("run", app, {"do": [["hold", name]]})
+    house.target.await_held(name)
+
+    stop_web(house, signal.SIGKILL)
+    house.installation.web()
+    house.target.release(name)
+
+    answered = run.result()["headers"]["x-fal-request-id"]
+    first, second = [call.headers["x-fal-request-id"] for call in house.target.calls() if call.path.endswith(app[5:])]
+    assert (second, len({first, second})) == (answered, 2)
+
+
+def stop_web(house: House, signum: signal.Signals) -> None:
+    """No web serves HTTP from now on."""
+    web = next(process for process in reversed(house.installation.processes) if process.name == "web")
+    if signum is signal.SIGKILL:
+        web.kill()
+    else:
+        assert web.stop() == 0
+    with pytest.raises(requests.ConnectionError):
+        house.installation.session.get(house.installation.url, timeout=5)
