@@ -34,19 +34,22 @@ class Call:
                 return exc.code
 
 
+Answer = tuple[int, bytes] | tuple[int, bytes, str]
+
+
 def ok(call: Call) -> tuple[int, bytes]:
     return 200, b'{"ok": true}'
 
 
 class OwnTarget(ThreadingHTTPServer):
-    """*act* gets each call in a thread of its own and returns status and JSON body."""
+    """*act* gets each call in a thread of its own; returns status, body, and the body's type where it is not JSON."""
 
     daemon_threads = True
     request_queue_size = 128
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.act: Callable[[Call], tuple[int, bytes]] = ok
+        self.act: Callable[[Call], Answer] = ok
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
@@ -62,9 +65,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         call = Call(self.path, headers, self.rfile.read(int(headers.get("content-length", "0"))))
-        status, body = self.server.act(call)
+        status, body, *content_type = self.server.act(call)
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", *(content_type or ["application/json"]))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
