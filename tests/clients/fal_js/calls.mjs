@@ -60,7 +60,7 @@ export async function perform({ id, client, call, app, options, abort }, say) {
 }
 
 function clientOf({ mode, base, credentials }) {
-  const key = JSON.stringify([mode, base, credentials]);
+  const key = JSON.stringify({ mode, base, credentials });
   if (!clients.has(key)) {
     // Without *credentials* the client looks for FAL_KEY itself; null stands for none at all.
     const given = credentials === undefined ? {} : { credentials };
