@@ -67,6 +67,9 @@ class Engine:
             )
         deadline_s = service.deadline_s if submission.deadline_s is None else submission.deadline_s
         idempotency, rate, meta = submission.idempotency(), submission.rate(), submission.meta()
+        own, most_waiting = submission.own_fields(), submission.max_queue_length
+        if most_waiting is None or most_waiting > service.max_queue_length:
+            most_waiting = service.max_queue_length
         number = self._numbers.get(service.name) or self.register(service)
         for _ in range(2):
             code, *rest = self.store.submit(
@@ -75,18 +78,19 @@ class Engine:
                 number=number,
                 priority_class=priority_class(submission.priority),
                 deadline_in_ms=math.ceil(deadline_s * 1000),
-                max_queue_length=service.max_queue_length,
+                max_queue_length=most_waiting,
                 meta=meta,
                 body=submission.body,
                 idempotency=idempotency,
                 rate=rate,
                 tags=submission.tags,
                 name=submission.name,
+                own=own,
             )
             if code == 1:
                 return Receipt(service.name, str(rest[3], "ascii"), int(rest[0]), replayed=bool(rest[4]))
             if code == 0:
-                raise errors.QueueFull(service.name, int(rest[0]), service.max_queue_length)
+                raise errors.QueueFull(service.name, int(rest[0]), most_waiting)
             if code == -2:
                 raise errors.RateLimited(submission.caller.rate_per_s, int(rest[0]))
             if code == -3:

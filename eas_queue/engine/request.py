@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -49,11 +50,26 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
+class Retries:
+    """How many further attempts may follow a failed one, by what it failed of; None: as the service says.
+
+    *timeout*: no answer in time; *server_error*: an answer after which requests are sent again; *connection_error*: no
+    connection, a broken answer, or a lost worker.
+    """
+
+    timeout: int | None = None
+    server_error: int | None = None
+    connection_error: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """What is to be sent to the target. *path*: still quoted, no leading slash; *query*: raw; headers in order.
 
     *deadline_s*: how long it may wait, None as the service says. *idempotency_key*: '' none. *tags*: packed, what those
-    who read queues know it by; *name*: the requestId among them, where the client chose one.
+    who read queues know it by; *name*: the requestId among them, where the client chose one. *retries*: None as the
+    service says. *max_queue_length*: it is refused where as many wait; never more than the service's. *brief_s*: it is
+    not listed in sink or rear, its body goes at its end, and the rest so much later; None as long as others.
     """
 
     body: bytes
@@ -66,12 +82,27 @@ class Submission:
     caller: Caller = Caller()
     tags: str = "&"
     name: str = ""
+    retries: Retries | None = None
+    max_queue_length: int | None = None
+    brief_s: float | None = None
 
     def meta(self) -> str:
         """All but the body, as the record keeps it."""
-        return json.dumps(
-            {"path": self.path, "query": self.query, "headers": self.headers}, separators=(",", ":"), ensure_ascii=False
-        )
+        kept: dict[str, Any] = {"path": self.path, "query": self.query, "headers": self.headers}
+        if self.retries is not None:
+            kept["retries"] = dataclasses.asdict(self.retries)
+        return json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
+
+    def own_fields(self) -> list[tuple[str, str]]:
+        """What the record keeps because it differs from what holds for the service, or is told to clients."""
+        own = []
+        if self.deadline_s is not None:
+            own.append(("own_deadline", "1"))
+        if self.retries is not None and self.retries.connection_error is not None:
+            own.append(("attempts_most", str(1 + self.retries.connection_error)))
+        if self.brief_s is not None:
+            own.append(("brief_ms", str(round(self.brief_s * 1000))))
+        return own
 
     def idempotency(self) -> tuple[str, str]:
         """(digest of the key, fingerprint of the target's path, query and the body), both '' without a key."""
@@ -119,6 +150,7 @@ class Request:
     eta_s: seconds until it is expected to end, None where that can't be told.
     version: grows with every change. progress, log_count: what the target says while it works on it.
     redriven_as: the request that a dead letter was submitted again as, '' if it was not.
+    has_own_deadline: how long it may wait was said by its client, not by the service.
     status_code, headers: the target's last answer (or our own 502 or 504, from_target False) once it has ended in
     succeeded or failed. result_bytes: how long the kept answer is. body: that answer, where the look brought it along;
     Engine.result_body has it in any case.
@@ -146,6 +178,7 @@ class Request:
     progress: dict[str, Any] | None = None
     log_count: int = 0
     redriven_as: str = ""
+    has_own_deadline: bool = False
     body: bytes | None = field(default=None, repr=False)
 
     def header(self, name: str) -> str | None:
@@ -185,5 +218,6 @@ def request_of(service: str, request_id: str, seen: Seen) -> Request:
         progress=json.loads(fields["progress"]) if "progress" in fields else None,
         log_count=number("log_n") or 0,
         redriven_as=fields.get("redriven_as", ""),
+        has_own_deadline="own_deadline" in fields,
         body=seen.body,
     )

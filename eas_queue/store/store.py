@@ -35,6 +35,7 @@ LOOK_FIELDS = (
     "progress",
     "log_n",
     "redriven_as",
+    "own_deadline",
 )
 LOOK_BODY_MOST = 65_536  # an answer that is shown with the status comes with the look
 LETTER_FIELDS = ("finished_ms", "attempt", "status_code", "error_type", "error", "class")
@@ -103,9 +104,10 @@ class Store:
         rate: tuple[str, float, int] = ("", 0, 0),
         tags: str = "&",
         name: str = "",
+        own: Sequence[tuple[str, str]] = (),
     ) -> list[Any]:
         """Raw reply of submit.lua. *idempotency*: digest of the key, fingerprint; *rate*: whose, interval ms, burst;
-        *tags*: packed; *name*: the requestId that the client chose."""
+        *tags*: packed; *name*: the requestId that the client chose; *own*: further fields of the record."""
         reply: list[Any] = self.scripts.call(
             "submit",
             service,
@@ -120,6 +122,7 @@ class Store:
             *rate,
             tags,
             name,
+            *[part for field in own for part in field],
         )
         return reply
 

@@ -15,7 +15,7 @@ import requests
 from tests.support import tls
 from tests.support.fal_js import FalJs
 from tests.support.installation import Installation, await_condition
-from tests.support.own_target import Answer, Call, OwnTarget
+from tests.support.own_target import Call, OwnTarget, Reply
 from tests.support.server import RedisServer, free_port
 
 LONGEST_HOLD_S = 30.0
@@ -45,7 +45,7 @@ class Stage:
         self._released: set[str] = set()
         self._is_closed = False
 
-    def _act(self, call: Call) -> Answer:
+    def _act(self, call: Call) -> Reply:
         asked = json.loads(call.body or b"{}")
         name = asked.get("hold")
         with self._changed:
@@ -58,7 +58,7 @@ class Stage:
             return 200, json.dumps(said).encode()
         answer = asked["answer"]
         if "text" in answer:
-            return answer.get("status", 200), answer["text"].encode("latin-1"), answer["type"]
+            return answer.get("status", 200), answer["text"].encode("latin-1"), {"Content-Type": answer["type"]}
         return answer.get("status", 200), json.dumps(answer["body"]).encode()
 
     def _held(self, name: str) -> list[Call]:

@@ -104,9 +104,10 @@ for _, name in ipairs(names) do
   for _, id in ipairs(up_to_now(s.lease)) do
     free_slot(s, id)
     lapsed = lapsed + 1
-    local attempt = number(redis.call('HGET', record(s, id), 'attempt'))
+    local f = redis.call('HMGET', record(s, id), 'attempt', 'attempts_most')
+    local attempt = number(f[1])
     local text = 'the worker that held attempt ' .. attempt .. ' was lost'
-    if attempt >= s.max_attempts then
+    if attempt >= attempts_most(s, f[2]) then
       finish_record(s, id, 'failed', { 'status_code', '502', 'from_target', '0', 'error_type', 'WorkerLost', 'error', text },
         'FAILURE', failure_json('WorkerLost', text, 'eas_queue.engine.errors'))
       dead_letter(s, id)

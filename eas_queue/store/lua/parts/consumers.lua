@@ -84,9 +84,9 @@ local function hand_back(s, id, counts, error_type, text, why)
   local r = record(s, id)
   free_slot(s, id)
   free_window(s, id)
-  local attempt = number(redis.call('HGET', r, 'attempt'))
+  local f = redis.call('HMGET', r, 'attempt', 'attempts_most')
   if why then redis.call('HSET', r, 'why', why) end
-  if counts and attempt >= s.max_attempts then
+  if counts and number(f[1]) >= attempts_most(s, f[2]) then
     fail_request(s, id, error_type, text)
   else
     redis.call('HSET', r, 'error_type', error_type, 'error', text)

@@ -54,7 +54,7 @@ local function list_ended(s, name, item, class, request_id)
   return index
 end
 
-local ENDING_FIELDS = { 'events', 'idem', 'log_n', 'class', 'name' } -- what finish_record needs to know of a record
+local ENDING_FIELDS = { 'events', 'idem', 'log_n', 'class', 'name', 'brief_ms' } -- what finish_record needs to know of a record
 
 -- Common end of every request. state: a terminal one; fields: flat list of further record fields, which is used up;
 -- had: ENDING_FIELDS of the record where the caller has read them.
@@ -67,26 +67,31 @@ local function finish_record(s, id, state, fields, celery_status, celery_json, h
     fields[#fields + 1] = value
   end
   local stays = leave_input(s, id, number(had[4]), had[5])
-  if s.sink_on and not is_unlisted and (state == 'succeeded' or state == 'failed') then
+  if s.sink_on and not is_unlisted and not had[6] and (state == 'succeeded' or state == 'failed') then
     set('sink_index', list_ended(s, 'sink', id, NORMAL, had[5]))
     due(s, now + s.ttl_ms)
   end
   set('events', number(had[1]) + 1)
   redis.call('HSET', r, 'state', state, 'finished_ms', now, unpack(fields))
   -- only dead letters may be sent again
-  if stays or state == 'failed' then redis.call('HDEL', r, 'token')
+  if (stays or state == 'failed') and not had[6] then redis.call('HDEL', r, 'token')
   else redis.call('HDEL', r, 'token', 'body') end
   if had[2] then redis.call('PEXPIRE', s.idempotency .. had[2], s.ttl_ms) end
   if had[3] then redis.call('PEXPIRE', s.logs .. id, s.ttl_ms) end
-  redis.call('PEXPIRE', r, s.ttl_ms)
+  redis.call('PEXPIRE', r, math.min(s.ttl_ms, tonumber(had[6] or s.ttl_ms)))
   celery_record(s, id, celery_status, celery_json)
   redis.call('PUBLISH', NOTE_PREFIX .. id, state)
 end
 
 local function dead_letter(s, id)
-  list_ended(s, 'rear', id, NORMAL, redis.call('HGET', record(s, id), 'name'))
+  local f = redis.call('HMGET', record(s, id), 'name', 'brief_ms')
+  if f[2] then return end -- without its body it could not be sent again
+  list_ended(s, 'rear', id, NORMAL, f[1])
   due(s, now + s.ttl_ms)
 end
+
+-- How often it may be delivered: as its submit said, else as its service says.
+local function attempts_most(s, own) return tonumber(own or s.max_attempts) end
 
 -- Ends that no worker brought about would be missing in Flower, which hears of requests from workers only.
 local function leave_report(s, id, state)
