@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import re
+import uuid
 from typing import Any
 
 import pytest
 
-from tests.support.fal_js import FalError, FalJs, run
+from tests.support.fal_js import FalError, FalJs
 from tests.support.fal_place import Place, Stage, occupied
 from tests.support.installation import TOKEN, await_condition
-from tests.support.own_target import Call, OwnTarget
 
 IMAGE = {"images": [{"url": "data:image/png;base64,", "width": 8, "height": 8}], "seed": 7, "prompt": "ein Käse 🧀"}
 
@@ -273,6 +273,18 @@ def test_run_waits_for_the_answer(fal: FalJs, stage: Stage, app: str) -> None:
     assert result["data"]["path"].endswith("/upscale")
 
 
+def test_the_events_of_a_target_that_streams_arrive(fal: FalJs, app: str) -> None:
+    """All of them at its end: the queue keeps whole answers."""
+    events = [{"partial": True, "text": "Kä"}, {"partial": False, "text": "Käse 🧀"}]
+    text = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    call = fal.begin("stream", app, input={"answer": {"text": text, "type": "text/event-stream"}})
+    end = call.result()
+
+    assert call.updates == events
+    assert end["done"] == events[-1]
+    assert uuid.UUID(end["requestId"])
+
+
 def test_a_run_that_is_aborted_is_cancelled(plain: FalJs, stage: Stage, app: str) -> None:
     call = plain.begin("run", app, input={"hold": app})
     request_id = stage.await_call(app).headers["x-fal-request-id"]
@@ -282,39 +294,3 @@ def test_a_run_that_is_aborted_is_cancelled(plain: FalJs, stage: Stage, app: str
         call.result()
     done = plain.ended(app, request_id)
     assert done["error_type"] == "client_cancelled"
-
-
-# --------------------------------------------------------------------------------------------------------- webhook
-@pytest.mark.parametrize("status", [200, 422])
-def test_a_webhook_brings_the_answer_and_node_can_check_its_signature(
-    fal: FalJs, the_place: Place, app: str, status: int
-) -> None:
-    receiver, received = OwnTarget(), []
-
-    def take(call: Call) -> tuple[int, bytes]:
-        received.append(call)
-        return 200, b""
-
-    receiver.act = take
-    try:
-        hook = f"{receiver.url}/hook?for=ann&more=1"
-        submitted = fal.submit(app, input={"answer": {"status": status, "body": IMAGE}}, webhookUrl=hook)
-        await_condition(lambda: received, what="the webhook arrives")
-    finally:
-        receiver.stop()
-    (delivery,) = received
-    content = json.loads(delivery.body)
-
-    assert delivery.path == "/hook?for=ann&more=1"
-    assert delivery.headers["content-type"].startswith("application/json")
-    assert content["request_id"] == delivery.headers["x-fal-webhook-request-id"] == submitted["request_id"]
-    assert content["payload"] == IMAGE
-    assert content["status"] == ("OK" if status == 200 else "ERROR")
-    assert content.get("error") == (None if status == 200 else "Invalid status code: 422")
-
-    jwks = the_place.get(f"{the_place.url}/.well-known/jwks.json").text
-    body = delivery.body.decode()
-    deliveries = [
-        {"headers": delivery.headers, "body": text} for text in (body, body.replace("seed", "sead"), f"{body} ")
-    ]
-    assert json.loads(run("webhook.mjs", JWKS=jwks, DELIVERIES=json.dumps(deliveries))) == [True, False, False]

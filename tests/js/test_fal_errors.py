@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.fal_js import FalError, FalJs
-from tests.support.fal_place import Stage, occupied
+from tests.support.fal_js import FalError, FalJs, Node
+from tests.support.fal_place import Place, Stage, occupied
 from tests.support.installation import TOKEN
 
 FIELDS = [{"loc": ["body", "prompt"], "msg": "field required", "type": "value_error.missing"}]
@@ -89,6 +89,14 @@ def test_without_a_token_nothing_goes(fal: FalJs, app: str, call: str, credentia
     assert error.status == 401
     assert error.body["detail"]
     assert error.message == error.body["detail"]
+
+
+def test_what_the_client_asks_of_fals_other_hosts_ends_at_the_proxy(node: Node, the_place: Place, app: str) -> None:
+    """A Blob in an input is uploaded to fal's storage first, with the token; a proxy alone stands in its way."""
+    error = error_of(FalJs(node, "proxy", the_place.url), "upload", app)
+
+    assert error.status == 412
+    assert "https://rest.fal.ai/" in error.message
 
 
 def test_a_result_before_the_end_is_a_400(fal: FalJs, stage: Stage, app: str) -> None:

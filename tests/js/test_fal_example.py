@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fal_js import FOLDER, clean_environment
 from tests.support.installation import ROOT, TOKEN, Installation
 from tests.support.server import RedisServer, free_port
 
@@ -19,7 +20,7 @@ EXAMPLE = ROOT / "examples" / "fal"
 PART = (EXAMPLE / "README.md").read_text().partition("\n## JavaScript\n")[2].partition("\n## ")[0]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def installation() -> Iterator[Installation]:
     """With the target of `make run`."""
     server, port = RedisServer().start(), free_port()
@@ -34,11 +35,15 @@ def installation() -> Iterator[Installation]:
         server.stop()
 
 
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PART, re.M | re.S)
+
+
 def test_the_lines_for_javascript_run(installation: Installation, tmp_path: Path) -> None:
     shutil.copytree(EXAMPLE, tmp_path / "examples" / "fal", ignore=shutil.ignore_patterns("node_modules"))
     (tmp_path / ".run").mkdir()
     (tmp_path / ".run" / "token").write_text(f"{TOKEN}\n")
-    (lines,) = re.findall(r"^```bash\n(.*?)^```$", PART, re.M | re.S)
+    (lines,) = blocks("bash")
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", lines],
         cwd=tmp_path,
@@ -52,13 +57,37 @@ def test_the_lines_for_javascript_run(installation: Installation, tmp_path: Path
 
     assert done.returncode == 0, done.stderr
     printed = done.stdout.splitlines()
-    assert "subscribe: COMPLETED" in "\n".join(printed)
-    assert [line.split()[:2] for line in printed if line.startswith(("answer:", "run:"))] == [
-        ["answer:", "pos"],
-        ["answer:", "neg"],
-        ["run:", "pos"],
+    assert printed[-6:-4] == ["COMPLETED", "subscribe: pos, 99%: A lovely, friendly hotel."]
+    assert re.fullmatch(r"its id: [0-9a-f-]{36}", printed[-4])
+    assert printed[-3:] == [
+        "submit: neg, 94%: The soup was cold.",
+        "run: pos, 77%: I would come again.",
+        "refused: 422 nothing_to_classify",
     ]
-    assert printed[-1].startswith("refused: 422 no text in the body")
+
+
+def test_the_other_ways_in_the_text_work(installation: Installation) -> None:
+    (block,) = blocks("js")
+    program = f"""
+        import {{ createFalClient }} from "@fal-ai/client";
+        {block.replace("http://127.0.0.1:5000", installation.url)}
+        for (const fal of [byMiddleware, byFetch]) {{
+            const options = {{ input: {{ text: "Lovely." }} }};
+            console.log((await fal.subscribe("local/sentiment", options)).data.label);
+            console.log((await fal.run("local/sentiment", options)).data.label);
+        }}
+    """
+    done = subprocess.run(
+        ["node", "--input-type=module"],
+        cwd=FOLDER,  # where it finds the client
+        env=clean_environment() | {"FAL_KEY": TOKEN},
+        input=program,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert done.stdout.split() == ["pos"] * 4, done.stderr
 
 
 def test_the_version_in_the_lines_is_the_one_that_is_tested() -> None:

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 from tests.support.fal_js import Call, FalJs
-from tests.support.fal_place import Stage
+from tests.support.fal_place import Place, Stage
 
 
 def places(call: Call) -> list[tuple[str, int | None]]:
@@ -99,3 +99,17 @@ def test_thirty_subscribers_at_once_get_their_own_answers(plain: FalJs, stage: S
     assert [result["data"] for result in results] == [{"number": number} for number in range(30)]
     assert [result["requestId"] for result in results] == [call.request_id() for call in calls]
     assert all(call.updates[-1]["status"] == "COMPLETED" for call in calls)
+
+
+def test_a_subscribe_that_polls_outlives_the_web(plain: FalJs, stage: Stage, the_place: Place, app: str) -> None:
+    call = plain.begin("subscribe", app, input={"hold": app}, pollInterval=20)
+    stage.await_call(app)
+    call.until(lambda update: update["status"] == "IN_PROGRESS")
+
+    web = next(process for process in reversed(the_place.installation.processes) if process.name == "web")
+    web.kill()
+    the_place.web()
+    stage.release(app)
+
+    assert call.result()["requestId"] == call.request_id()
+    assert [word for word, _ in places(call)][-2:] == ["IN_PROGRESS", "COMPLETED"]

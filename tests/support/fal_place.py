@@ -14,7 +14,7 @@ import requests
 
 from tests.support import tls
 from tests.support.fal_js import FalJs
-from tests.support.installation import Installation, await_condition
+from tests.support.installation import Installation, Process, await_condition
 from tests.support.own_target import Call, OwnTarget, Reply
 from tests.support.server import RedisServer, free_port
 
@@ -111,6 +111,9 @@ class Place:
         await_condition(answers, timeout_s=20, what="the web with TLS answers")
         return url
 
+    def web(self) -> Process:
+        return self.installation.web("-w", "2", "-b", f"127.0.0.1:{self.installation.port}")
+
     def get(self, url: str) -> requests.Response:
         """As the submitter, over TLS or without."""
         return self.installation.session.get(url, timeout=10, verify=str(self.certificate))
@@ -121,9 +124,10 @@ def place(folder: Path) -> Iterator[Place]:
     server, stage = RedisServer().start(), Stage()
     try:
         with Installation(server.url, stage.target.url, services_toml=SERVICES, sweep_s=0.1) as installation:
-            installation.web("-w", "2", "-b", f"127.0.0.1:{installation.port}")
+            made = Place(installation, stage, folder)
+            made.web()
             installation.worker("gevent", 50)
-            yield Place(installation, stage, folder)
+            yield made
     finally:
         stage.close()
         server.stop()

@@ -27,16 +27,19 @@ const CALLS = {
       onEnqueue: (requestId) => tell({ enqueued: requestId }),
       onQueueUpdate: (update) => tell({ update }),
     }),
-  streamStatus: async (fal, app, options, tell) => {
-    const stream = await fal.queue.streamStatus(app, options);
-    const done = stream.done();
-    done.catch(() => {}); // it may be rejected before it is awaited below
-    for await (const update of stream) {
-      tell({ update });
-    }
-    return { done: await done, requestId: stream.requestId };
-  },
+  streamStatus: async (fal, app, options, tell) => followed(await fal.queue.streamStatus(app, options), tell),
+  stream: async (fal, app, options, tell) => followed(await fal.stream(app, options), tell),
+  upload: (fal) => fal.storage.upload(new Blob(["text"])),
 };
+
+async function followed(stream, tell) {
+  const done = stream.done();
+  done.catch(() => {}); // it may be rejected before it is awaited below
+  for await (const update of stream) {
+    tell({ update });
+  }
+  return { done: await done, requestId: stream.requestId };
+}
 
 const clients = new Map();
 const running = new Map();
