@@ -124,6 +124,11 @@ class Engine:
         """The same request as it is now, though its service be taken out of the settings meanwhile."""
         return self._look(request.service, request.request_id)
 
+    @translated
+    def look_anyway(self, service_name: str, request_id: str) -> Request:
+        """The request as it is now, also of a service that is in the settings no more. Raises RequestNotFound."""
+        return self._look(service_name, request_id)
+
     def _look(self, name: str, request_id: str) -> Request:
         seen = self.store.look(name, request_id) if ids.is_id(request_id) else None
         if seen is None:
