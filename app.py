@@ -12,6 +12,7 @@ from flask import Flask
 import config
 from eas_queue.dialects import eas, native
 from eas_queue.engine.engine import Engine
+from eas_queue.engine.receivers import Webhooks
 from eas_queue.reload import Reload
 from eas_queue.store.client import Client
 from eas_queue.store.store import Store
@@ -25,7 +26,8 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     """The web app for these settings (default: the environment's). Raises ConfigError."""
     settings = settings or config.settings()
     logging.basicConfig(level=settings.log_level, format="[%(asctime)s] [%(levelname)s] %(name)s %(message)s")
-    engine = Engine(Store(Client(settings.redis)), settings.services())
+    webhooks = Webhooks(bool(settings.webhook_secrets), settings.webhook_allow_private)
+    engine = Engine(Store(Client(settings.redis)), settings.services(), webhooks)
     access = settings.access()
     base_url = settings.public_base_url or ""
     dialects = [

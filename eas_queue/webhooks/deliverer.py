@@ -46,7 +46,6 @@ class Deliverer:
         engine: Engine,
         sender: Sender,
         styles: Mapping[str, Style],
-        *,
         timeout_s: float,
         retry_delays_s: Sequence[float],
         is_stopping: Callable[[], bool],

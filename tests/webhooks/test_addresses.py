@@ -14,6 +14,7 @@ from eas_queue.engine.errors import InvalidRequest
 from eas_queue.engine.receivers import Receiver, Webhooks, is_public, receiver
 from eas_queue.webhooks.addresses import NoAddress, addresses_of
 
+# fmt: off
 PRIVATE = [
     "127.0.0.1",
     "127.255.255.254",
@@ -49,6 +50,32 @@ PRIVATE = [
     "2001:db8::1",
     "100::1",
 ]
+BAD_URLS = [
+    "ftp://a.example/",
+    "//a.example/",
+    "a.example",
+    "http:///path",
+    "http://",
+    "http://user@a.example/",
+    "http://u:p@a.example/",
+    "http://a.example:0/",
+    "http://a.example:99999/",
+    "http://a.example:x/",
+    "http://a_.example\\@b/",
+    "http://[::1",
+    "http://[fe80::1%25a]/",
+    "http://exämple.com/",
+    "http://a.example/<x>",
+    "http://-a-/",
+    "http://a..%00/",
+    "http://[1.2.3.4]/",
+    "http://a.example/ b",
+    "http://a.example/\nb",
+    " http://a.example/",
+    "http://a.example/" + "x" * 2040,
+    "",
+]
+# fmt: on
 PUBLIC = ["93.184.216.34", "1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
 
 
@@ -86,34 +113,7 @@ def test_the_host_header_names_the_port_unless_it_is_the_usual_one() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "ftp://a.example/",
-        "//a.example/",
-        "a.example",
-        "http:///path",
-        "http://",
-        "http://user@a.example/",
-        "http://u:p@a.example/",
-        "http://a.example:0/",
-        "http://a.example:99999/",
-        "http://a.example:x/",
-        "http://a_.example\\@b/",
-        "http://[::1",
-        "http://[fe80::1%25a]/",
-        "http://exämple.com/",
-        "http://a.example/<x>",
-        "http://-a-/",
-        "http://a..%00/",
-        "http://[1.2.3.4]/",
-        "http://a.example/ b",
-        "http://a.example/\nb",
-        " http://a.example/",
-        "http://a.example/" + "x" * 2040,
-        "",
-    ],
-)
+@pytest.mark.parametrize("url", BAD_URLS)
 def test_what_is_no_url_for_a_webhook_is_refused(url: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         Webhooks(is_signed=True, allow_private=True).check(url)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from eas_queue.auth import Access
 from eas_queue.dialects import problem
 from eas_queue.dialects.dialect import Dialect
-from eas_queue.dialects.native import operations, progress, routes
+from eas_queue.dialects.native import operations, progress, routes, status
 from eas_queue.engine.engine import Engine
 
 
@@ -16,4 +16,4 @@ def dialect(engine: Engine, access: Access, *, base_url: str, max_wait_s: float)
         operations.blueprint(engine, access),
         progress.blueprint(engine),
     )
-    return Dialect((routes.PREFIX, operations.PREFIX, progress.PREFIX), blueprints, problem.render)
+    return Dialect((status.PREFIX, operations.PREFIX, progress.PREFIX), blueprints, problem.render)
