@@ -13,6 +13,7 @@ URL_MOST = 2048
 _PRINTABLE = re.compile(r"[!-~]+")
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last 32 bits
+_ASSIGNMENTS = ipaddress.ip_network("192.0.0.0/24")  # RFC 6890; versions of Python differ about parts of it
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -82,10 +83,12 @@ def is_public(address: Address) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None and not is_public(inner):
             return False
-        if address.ipv4_mapped is not None:
+        if address.ipv4_mapped is not None or address in _TRANSLATED:
             return True
         if address.is_site_local:
             return False
+    elif address in _ASSIGNMENTS:
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved and not address.is_unspecified
 
 
