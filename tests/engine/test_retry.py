@@ -153,6 +153,29 @@ def test_a_429_is_given_back_for_as_long_as_its_retry_after_says(value: str, del
     assert again.delay_ms == delay_ms
 
 
+@pytest.mark.parametrize(
+    ("own", "headers", "is_final"),
+    [
+        ({"server_error": 0}, [], True),
+        ({"server_error": 1}, [], False),
+        ({"timeout": 0, "connection_error": 0}, [], False),
+        (None, [("X-Fal-Needs-Retry", "0")], True),
+        (None, [("X-Fal-Needs-Retry", "1")], False),
+    ],
+)
+def test_a_429_is_the_end_where_target_or_client_say_so(
+    own: dict[str, int] | None, headers: list[tuple[str, str]], is_final: bool
+) -> None:
+    busy = work()._replace(meta=json.dumps({"retries": own}).encode())
+
+    got = after_attempt(service(), busy, answer(429, *headers))
+
+    if is_final:
+        assert (ended(got).state, ended(got).status_code) == ("failed", 429)
+    else:
+        assert not requeued(got).counted
+
+
 def test_after_a_day_of_429_the_request_fails() -> None:
     last = after_attempt(service(), work(waited_ms=DAY_MS - 1), answer(429))
     over = after_attempt(service(), work(waited_ms=DAY_MS), answer(429))
