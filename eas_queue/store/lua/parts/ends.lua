@@ -76,9 +76,10 @@ local function finish_record(s, id, state, fields, celery_status, celery_json, h
   -- only dead letters may be sent again
   if (stays or state == 'failed') and not had[6] then redis.call('HDEL', r, 'token')
   else redis.call('HDEL', r, 'token', 'body') end
-  if had[2] then redis.call('PEXPIRE', s.idempotency .. had[2], s.ttl_ms) end
-  if had[3] then redis.call('PEXPIRE', s.logs .. id, s.ttl_ms) end
-  redis.call('PEXPIRE', r, math.min(s.ttl_ms, tonumber(had[6] or s.ttl_ms)))
+  local ttl_ms = math.min(s.ttl_ms, tonumber(had[6] or s.ttl_ms))
+  if had[2] then redis.call('PEXPIRE', s.idempotency .. had[2], ttl_ms) end
+  if had[3] then redis.call('PEXPIRE', s.logs .. id, ttl_ms) end
+  redis.call('PEXPIRE', r, ttl_ms)
   celery_record(s, id, celery_status, celery_json)
   redis.call('PUBLISH', NOTE_PREFIX .. id, state)
 end
