@@ -1,4 +1,4 @@
-"""What a submit says of its own request instead of its service: how often it is delivered, and that little of it stays."""
+"""What a submit says of its own request instead of its service: how often it is delivered, how little of it stays."""
 
 from __future__ import annotations
 

@@ -132,7 +132,8 @@ def blueprint(engine: Engine, access: Access, *, max_wait_s: float) -> Blueprint
         if request.method not in (allowed, "HEAD" if allowed == "GET" else allowed):
             raise MethodNotAllowed([allowed], f"this is asked for by {allowed}")
         _, service = allow(Role.SUBMIT if operation.action == "cancel" else Role.READ, operation.endpoint)
-        g.fal_request_id = operation.request_id
+        if operation.request_id.isascii() and operation.request_id.isprintable():  # else no header may hold it
+            g.fal_request_id = operation.request_id
         try:
             if operation.action == "cancel":
                 return cancel(service, operation.request_id)
