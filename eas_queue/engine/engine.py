@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from eas_queue.engine import errors, ids, letters, waiting
 from eas_queue.engine.queues import ServiceQueues
+from eas_queue.engine.receivers import Webhooks
 from eas_queue.engine.request import (
     ProgressNote,
     Receipt,
@@ -39,9 +40,10 @@ class Engine:
     ``register_listed`` brings new limits to Redis.
     """
 
-    def __init__(self, store: Store, services: Services) -> None:
+    def __init__(self, store: Store, services: Services, webhooks: Webhooks | None = None) -> None:
         self.store = store
         self.services = services
+        self.webhooks = webhooks or Webhooks()
         self.waits = waiting.Waits(store)
         self.queues = ServiceQueues(self)
         self.watches = Watches(self)
@@ -65,6 +67,8 @@ class Engine:
                 f"service {service.name} has one address without subpaths, so {submission.path[:100]!r} would be lost; "
                 "its target_url needs {path} to take them"
             )
+        if submission.webhook is not None:
+            self.webhooks.check(submission.webhook.url)
         deadline_s = service.deadline_s if submission.deadline_s is None else submission.deadline_s
         idempotency, rate, meta = submission.idempotency(), submission.rate(), submission.meta()
         own, most_waiting = submission.own_fields(), submission.max_queue_length

@@ -54,7 +54,7 @@ local function list_ended(s, name, item, class, request_id)
   return index
 end
 
-local ENDING_FIELDS = { 'events', 'idem', 'log_n', 'class', 'name', 'brief_ms' } -- what finish_record needs to know of a record
+local ENDING_FIELDS = { 'events', 'idem', 'log_n', 'class', 'name', 'brief_ms', 'hook' } -- what finish_record needs to know
 
 -- Common end of every request. state: a terminal one; fields: flat list of further record fields, which is used up;
 -- had: ENDING_FIELDS of the record where the caller has read them.
@@ -76,10 +76,11 @@ local function finish_record(s, id, state, fields, celery_status, celery_json, h
   -- only dead letters may be sent again
   if (stays or state == 'failed') and not had[6] then redis.call('HDEL', r, 'token')
   else redis.call('HDEL', r, 'token', 'body') end
-  local ttl_ms = math.min(s.ttl_ms, tonumber(had[6] or s.ttl_ms))
-  if had[2] then redis.call('PEXPIRE', s.idempotency .. had[2], ttl_ms) end
-  if had[3] then redis.call('PEXPIRE', s.logs .. id, ttl_ms) end
-  redis.call('PEXPIRE', r, ttl_ms)
+  local lives_ms = math.min(s.ttl_ms, tonumber(had[6] or s.ttl_ms))
+  if had[2] then redis.call('PEXPIRE', s.idempotency .. had[2], lives_ms) end
+  if had[3] then redis.call('PEXPIRE', s.logs .. id, lives_ms) end
+  redis.call('PEXPIRE', r, lives_ms)
+  if had[7] then leave_hook(s, id, had[7], lives_ms) end
   celery_record(s, id, celery_status, celery_json)
   redis.call('PUBLISH', NOTE_PREFIX .. id, state)
 end
