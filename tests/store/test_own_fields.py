@@ -174,14 +174,3 @@ class TestBrief:
 
         for key in (keys.log_key("s", request_id), keys.idempotency_key("s", "digest")):
             assert 0 < drive.raw.pttl(key) <= BRIEF_MS, key
-
-    def test_a_tap_that_has_not_had_it_by_its_end_misses_it(self, drive: Driver) -> None:
-        drive.register()
-        desk = Desk(drive, "input")
-        desk.join("tap/a", window=1)
-        drive.submit(own=BRIEF, body=b"in")
-        [work] = drive.start()
-        drive.finish(work)
-
-        assert desk.pull("tap/a") == []
-        assert desk.there() == []
