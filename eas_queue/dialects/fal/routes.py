@@ -152,16 +152,16 @@ def blueprint(engine: Engine, access: Access, *, max_wait_s: float) -> Blueprint
         try:
             found = engine.wait(service, request_id, max_wait_s, is_gone=inbound.gone_check(request))
         except errors.WaiterGone:
-            engine.cancel(service, request_id)
+            engine.abandon(service, request_id)
             raise
         if found.state.is_terminal:
             return result(found)
         if time.monotonic() < until_s:  # this web process stops, and the request goes on
             return _error(503, f"this server stops; ask the queue for the result of request {request_id}")
         try:
-            engine.cancel(service, request_id)
+            engine.abandon(service, request_id)
         except errors.NotCancellable:  # it has ended in this moment
-            return result(engine.look(service, request_id))
+            return result(engine.look_again(found))
         detail = f"no answer within {max_wait_s:g} s (MAX_WAIT_S): cancelled; long ones belong on the queue host"
         return _error(504, detail, "request_timeout")
 
