@@ -551,7 +551,7 @@ class TestAccess:
         assert fal.call("POST", f"/fal/acme/demo?fal_jwt_token={TOKEN}", "{}", token=None).status == 401
 
     def test_roles_and_services_hold(self, fal: Fal) -> None:
-        request_id = fal.submit("acme/demo")
+        request_id, _ = fal.ended("acme/demo")
         path = f"/fal/acme/demo/requests/{request_id}"
 
         assert fal.call("POST", "/fal/acme/demo", "{}", token=ROLE_TOKENS["read"]).status == 403
