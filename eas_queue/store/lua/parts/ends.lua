@@ -54,7 +54,7 @@ local function list_ended(s, name, item, class, request_id)
   return index
 end
 
-local ENDING_FIELDS = { 'events', 'idem', 'log_n', 'class', 'name', 'brief_ms' } -- what finish_record needs to know of a record
+local ENDING_FIELDS = { 'events', 'idem', 'log_n', 'class', 'name', 'brief_ms', 'hook' } -- what finish_record needs to know
 
 -- Common end of every request. state: a terminal one; fields: flat list of further record fields, which is used up;
 -- had: ENDING_FIELDS of the record where the caller has read them.
@@ -80,6 +80,7 @@ local function finish_record(s, id, state, fields, celery_status, celery_json, h
   if had[2] then redis.call('PEXPIRE', s.idempotency .. had[2], lives_ms) end
   if had[3] then redis.call('PEXPIRE', s.logs .. id, lives_ms) end
   redis.call('PEXPIRE', r, lives_ms)
+  if had[7] then leave_hook(s, id, had[7], lives_ms) end
   celery_record(id, celery_status, celery_json, lives_ms)
   redis.call('PUBLISH', NOTE_PREFIX .. id, state)
 end
