@@ -397,6 +397,14 @@ class TestResult:
         assert (answer.status, answer.json["detail"]) == (504, "Request timed out")
         assert answer.headers["X-Fal-Request-Timeout-Type"] == "user"
 
+    def test_it_bounds_attempts_that_are_to_follow(self, fal: Fal, own_target: OwnTarget) -> None:
+        own_target.act = lambda call: (429, b"{}", {"Retry-After": "3"})
+
+        request_id, answer = fal.ended("acme/own", headers={"X-Fal-Request-Start-Timeout": "0.3"})
+
+        assert (answer.status, answer.headers["X-Fal-Request-Timeout-Type"]) == (504, "user")
+        assert fal.status("acme/own", request_id).json["metrics"] == {}
+
     def test_one_that_the_service_sets_is_not(self, fal: Fal) -> None:
         with fal.occupied("acme/urgent"):
             _, answer = fal.ended("acme/urgent")
@@ -552,7 +560,7 @@ class TestAccess:
         assert fal.call("POST", f"/fal/acme/demo?fal_jwt_token={TOKEN}", "{}", token=None).status == 401
 
     def test_roles_and_services_hold(self, fal: Fal) -> None:
-        request_id = fal.submit("acme/demo")
+        request_id, _ = fal.ended("acme/demo")
         path = f"/fal/acme/demo/requests/{request_id}"
 
         assert fal.call("POST", "/fal/acme/demo", "{}", token=ROLE_TOKENS["read"]).status == 403
@@ -666,6 +674,22 @@ class TestRun:
                 connection.sendall(head.encode())
                 await_condition(lambda: waiting(fal, single) == 1)
             await_condition(lambda: waiting(fal, single) == 0, timeout_s=15)
+
+    def test_who_sent_a_key_may_come_back_with_it(self, fal: Fal, single: str) -> None:
+        key = {"Idempotency-Key": single}
+        with fal.occupied(single):
+            head = f"POST /fal-run/{single} HTTP/1.1\r\nHost: x\r\nAuthorization: Key {TOKEN}\r\n"
+            head += f"Idempotency-Key: {single}\r\nContent-Length: 2\r\n\r\n{{}}"
+            with socket.create_connection(("127.0.0.1", fal.port), timeout=10) as connection:
+                connection.sendall(head.encode())
+                await_condition(lambda: waiting(fal, single) == 1)
+            late = fal.post(single, headers=key, host="/fal-run")  # longer than the first one's MAX_WAIT_S
+            assert (late.status, waiting(fal, single)) == (504, 1)
+            assert "Idempotency-Key" in late.json["detail"]
+
+        last = fal.post(single, headers=key, host="/fal-run")
+        assert last.status == 200
+        assert last.headers["x-fal-request-id"] == late.headers["x-fal-request-id"]
 
     def test_another_method_is_405(self, fal: Fal) -> None:
         assert fal.call("GET", "/fal-run/acme/demo").status == 405
