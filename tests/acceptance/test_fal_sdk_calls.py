@@ -369,6 +369,14 @@ def test_run_raises_what_the_target_refuses(house: House, client: FalClient, app
     assert house.target.calls(caught.value.response_headers["x-fal-request-id"])
 
 
+def test_a_stream_of_the_target_is_a_stream_to_the_client(client: FalClient, app: str) -> None:
+    told = [{"output": "Kn\u00f6pfe", "partial": True}, {"output": "Kn\u00f6pfe und", "partial": False}]
+
+    calling = client.begin("stream", app, {"do": [["stream", *told]]})
+
+    assert calling.rest() == (told, None)
+
+
 def test_a_run_whose_client_gives_up_is_cancelled(house: House) -> None:
     # All at the same time: the web looks every 5 s whether its clients are still there.
     clients = [sdk.client(kind) for sdk in house.sdks.values() for kind in ("sync", "async")]
