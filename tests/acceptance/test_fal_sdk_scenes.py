@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import signal
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import requests
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.support import fal_sdk
 from tests.support.fal_sdk import QUICK_S, Calling, FalClient, FalError, House
-from tests.support.installation import TOKEN
+from tests.support.installation import TOKEN, await_condition
+from tests.support.receiver import Receiver
 
 LEAVES_WITHIN_S = 3.0
 KEY = {"FAL_KEY_ID": "local-key", "FAL_KEY_SECRET": "00112233445566778899aabbccddeeff"}
+SECRET = f"whsec_{base64.b64encode(bytes(range(32))).decode()}"
 
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
-    with fal_sdk.house("http", api_tokens=f"{TOKEN},{':'.join(KEY.values())}", stop_grace_s=1) as made:
+    keys = f"{TOKEN},{':'.join(KEY.values())}"
+    hooks = {"webhook_secret": SECRET, "webhook_allow_private": "true"}
+    with fal_sdk.house("http", api_tokens=keys, stop_grace_s=1, **hooks) as made:
         yield made
 
 
@@ -94,6 +103,49 @@ def test_a_key_of_two_parts_is_one_token(house: House, app: str) -> None:
         clients = [sdk.client(kind) for kind in ("sync", "async")]
 
         assert all("x-fal-request-id" in client.get(client.submit(app))["headers"] for client in clients)
+
+
+@pytest.fixture
+def receiver(house: House) -> Iterator[Receiver]:
+    """Somebody to be told by webhook, and the process that does it."""
+    house.installation.webhooks()
+    made = Receiver()
+    yield made
+    made.close()
+
+
+def test_a_webhook_tells_what_the_result_is(house: House, receiver: Receiver, name: str) -> None:
+    (key,) = house.installation.session.get(f"{house.installation.url}/.well-known/jwks.json").json()["keys"]
+    public_key = Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(key["x"]))
+    expected: dict[str, dict[str, Any]] = {}
+    for kind in ("sync", "async"):
+        client = house.sdks["http"].client(kind)
+        for status, answer in ((200, {"seed": 7}), (422, {"detail": [{"msg": "no"}]})):
+            steps = [["answer", status, answer]]
+            handle = client.submit(fal_sdk.new_app(), *steps, webhook_url=f"{receiver.url}/told?by={kind}&is=%C3%BC")
+            failed = {"status": "ERROR", "error": f"Invalid status code: {status}"}
+            expected[handle.request_id] = {"payload": answer, **({"status": "OK"} if status == 200 else failed)}
+        app = fal_sdk.new_app()
+        client.submit(app, ["hold", f"{name}{kind}"])
+        house.target.await_held(f"{name}{kind}")
+        handle = client.submit(app, webhook_url=f"{receiver.url}/told")
+        client.call("cancel", on=handle)
+        expected[handle.request_id] = {"status": "ERROR", "error": "Invalid status code: 499"}
+
+    await_condition(lambda: len(receiver.deliveries) >= len(expected), what="all are told")
+
+    assert len(receiver.deliveries) == len(expected)
+    for delivery in receiver.deliveries:
+        content = json.loads(delivery.body)
+        assert content["gateway_request_id"]
+        assert expected[content["request_id"]].items() <= content.items()
+        assert delivery.headers["content-type"] == "application/json"
+        given = [delivery.headers[f"x-fal-webhook-{part}"] for part in ("request-id", "user-id", "timestamp")]
+        assert given[0] == content["request_id"]
+        assert abs(time.time() - int(given[2])) < 300
+        text = "\n".join([*given, hashlib.sha256(delivery.body).hexdigest()])
+        public_key.verify(bytes.fromhex(delivery.headers["x-fal-webhook-signature"]), text.encode())
+    assert {delivery.path for delivery in receiver.deliveries} >= {"/told?by=sync&is=%C3%BC", "/told"}
 
 
 # ------------------------------------------------------------------------------------------------- clients that leave
