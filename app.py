@@ -12,10 +12,12 @@ from flask import Flask
 import config
 from eas_queue.dialects import eas, fal, native
 from eas_queue.engine.engine import Engine
+from eas_queue.engine.receivers import Webhooks
 from eas_queue.reload import Reload
 from eas_queue.store.client import Client
 from eas_queue.store.store import Store
 from eas_queue.web import make_app
+from eas_queue.webhooks.signing import Signatures
 from tasks import celery_app
 
 __all__ = ["celery_app", "create_app"]
@@ -25,7 +27,9 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     """The web app for these settings (default: the environment's). Raises ConfigError."""
     settings = settings or config.settings()
     logging.basicConfig(level=settings.log_level, format="[%(asctime)s] [%(levelname)s] %(name)s %(message)s")
-    engine = Engine(Store(Client(settings.redis)), settings.services())
+    signatures = Signatures(settings.webhook_secrets)
+    webhooks = Webhooks(bool(settings.webhook_secrets), settings.webhook_allow_private)
+    engine = Engine(Store(Client(settings.redis)), settings.services(), webhooks)
     access = settings.access()
     base_url = settings.public_base_url or ""
     dialects = [
@@ -44,7 +48,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
             queue_host=settings.fal_queue_host or "",
             run_host=settings.fal_sync_host or "",
         ),
-        native.dialect(engine, access, base_url=base_url, max_wait_s=settings.max_wait_s),
+        native.dialect(engine, access, base_url=base_url, max_wait_s=settings.max_wait_s, jwks=signatures.jwks),
     ]
     app = make_app(engine, dialects, max_payload_bytes=settings.max_payload_bytes, sweep_s=settings.sweep_s)
     log = logging.getLogger("eas_queue.web")

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from eas_queue.auth import RATE_MAX, RATE_MIN, Access, Token
 from eas_queue.engine.service import NAME, Services, ServiceSettings
+from eas_queue.webhooks.signing import secret_bytes
 
 T = TypeVar("T")
 Content = dict[str, object]  # of the services file
@@ -83,9 +84,24 @@ class Settings(BaseSettings):
     stop_grace_s: float = Field(
         10, ge=0, le=3_600, description="running requests get this long at a stop, then go back to the queue, seconds"
     )
+    webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="comma-separated secrets that sign webhooks, whsec_ and base64 each; unset: what `make run` made",
+    )
+    webhook_allow_private: bool = Field(
+        False, description="deliver webhooks to addresses of this host and of private networks, too"
+    )
+    webhook_timeout_s: float = Field(15, ge=0.1, le=300, description="one attempt to deliver a webhook, seconds")
+    webhook_retry_delays_s: Annotated[tuple[float, ...], NoDecode] = Field(
+        (5, 20, 60, 180, 420, 900, 1200, 1500, 1500, 1500),
+        description="pauses before a failed webhook is tried again, comma-separated, seconds; then it is given up",
+    )
     web_concurrency: int = Field(2, ge=1, le=256, description="web processes")
     worker_concurrency: int = Field(
         1000, ge=1, le=20_000, description="requests that the worker started by `make run` or the Procfile runs at once"
+    )
+    webhook_concurrency: int = Field(
+        100, ge=1, le=10_000, description="webhooks that `make run` or the Procfile delivers at once"
     )
     worker_events: Literal["auto", "all", "off"] = Field(
         "auto", description="tell Flower of requests: auto, while somebody listens; all, always; off, never"
@@ -141,6 +157,21 @@ class Settings(BaseSettings):
                 raise ValueError("each token needs at least 16 printable characters without spaces")
         return tokens
 
+    @pydantic.field_validator("webhook_secret", mode="before")
+    @classmethod
+    def _split_secrets(cls, value: object) -> object:
+        return _secrets(value) if isinstance(value, str) else value
+
+    @pydantic.field_validator("webhook_retry_delays_s", mode="before")
+    @classmethod
+    def _split_delays(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        delays = [part.strip() for part in value.split(",")]
+        if len(delays) > 100 or not all(re.fullmatch(r"\d{1,6}(\.\d{1,3})?", part, re.ASCII) for part in delays):
+            raise ValueError("must be seconds like 5,60,600, at most 100 of them")
+        return [float(part) for part in delays]
+
     @pydantic.field_validator("rate_limit_per_s")
     @classmethod
     def _is_rate(cls, value: float) -> float:
@@ -182,6 +213,16 @@ class Settings(BaseSettings):
     def run_token(self) -> str | None:
         """The token that `make run` made."""
         return self._from_run_dir("token")
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """Those in force; none: webhooks are off. Raises ConfigError."""
+        if self.webhook_secret:
+            return tuple(secret.get_secret_value() for secret in self.webhook_secret)
+        try:
+            return tuple(_secrets(self._from_run_dir("webhook.secret") or ""))
+        except ValueError as exc:
+            raise ConfigError(f"{self.run_dir}/webhook.secret: {exc}") from exc
 
     @property
     def flower_auth(self) -> str:
@@ -292,6 +333,17 @@ class Settings(BaseSettings):
                 "or run `make run`, which makes one"
             )
         return Access(tuple(token.with_rate(self.rate_limit_per_s) for token in tokens))
+
+
+def _secrets(text: str) -> list[str]:
+    """Raises ValueError, which does not repeat them."""
+    secrets = [secret.strip() for secret in text.split(",") if secret.strip()]
+    for secret in secrets:
+        try:
+            secret_bytes(secret)
+        except ValueError as exc:
+            raise ValueError("each secret must be whsec_ and the base64 of 24 to 64 random bytes") from exc
+    return secrets
 
 
 def _split_url(url: str) -> SplitResult | None:

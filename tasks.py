@@ -1,4 +1,4 @@
-"""The Celery app and its one task. The broker carries kicks ("look for work"); what work there is, Redis knows.
+"""The Celery app and its two tasks. The broker carries kicks ("look for work"); what work there is, Redis knows.
 
 What Celery does badly on Redis is not used: no results of its own, no late acks, no retries, no ETA, no priorities.
 """
@@ -14,17 +14,24 @@ from kombu.entity import Queue
 from kombu.utils.scheduling import priority_cycle
 
 import config
+from eas_queue.dialects.fal import webhook as fal_webhook
+from eas_queue.dialects.native import webhook as native_webhook
 from eas_queue.dialects.native.progress import PREFIX as PROGRESS_PATH
 from eas_queue.engine.engine import Engine
 from eas_queue.reload import Bell, Reload
 from eas_queue.store import keys, kick
 from eas_queue.store.client import Client
 from eas_queue.store.store import Store
+from eas_queue.webhooks.deliverer import Deliverer, Style
+from eas_queue.webhooks.sender import Sender
+from eas_queue.webhooks.signing import Signatures
 from eas_queue.worker import broker, watchdog
 from eas_queue.worker.control import hear_listeners, replace_revoke
 from eas_queue.worker.hangup import ignore_hangups, on_hangup
 from eas_queue.worker.runtime import Limits, Runtime
 from eas_queue.worker.watchdog import Watchdog
+
+QUEUES = (keys.QUEUE_NORMAL, keys.QUEUE_HIGH, keys.QUEUE_HOOKS)
 
 
 class HighFirst(priority_cycle):
@@ -48,7 +55,7 @@ def make_celery(settings: config.Settings) -> Celery:
     app.conf.update(
         # Not acknowledged, because losing a kick does no harm: that saves two round trips a message, and works while
         # Redis is at its memory limit, where kombu could not note what it has taken.
-        task_queues=[Queue(name, no_ack=True) for name in (keys.QUEUE_NORMAL, keys.QUEUE_HIGH)],  # type: ignore[no-untyped-call]
+        task_queues=[Queue(name, no_ack=True) for name in QUEUES],  # type: ignore[no-untyped-call]
         task_default_queue=keys.QUEUE_NORMAL,
         task_serializer="json",
         result_serializer="json",
@@ -92,6 +99,37 @@ def forward(self: Task[..., Any]) -> None:
     _runtime.pump().run(self.request.id)
 
 
+@celery_app.task(
+    name=kick.DELIVER,
+    ignore_result=True,
+    acks_late=False,
+    send_events=False,
+    track_started=False,
+    Request="eas_queue.worker.kicks:KickRequest",
+)
+def deliver() -> None:
+    """Deliver the webhooks that are due, for as long as there are some and the task's time lasts."""
+    assert _runtime is not None, "tasks.deliver runs in a Celery worker only"
+    _runtime.deliverer().run()
+
+
+def _styles(engine: Engine, secrets: tuple[str, ...]) -> dict[str, Style]:
+    """Each dialect's webhooks; none without a secret."""
+    if not secrets:
+        return {}
+    signatures = Signatures(secrets)
+    return {
+        native_webhook.STYLE: Style(
+            native_webhook.renderer(engine, settings.public_base_url or ""),
+            lambda _, request_id, at_s, body: signatures.standard(request_id, at_s, body),
+        ),
+        fal_webhook.STYLE: Style(
+            lambda request: fal_webhook.render(request, engine.result_body(request) if request.from_target else None),
+            functools.partial(fal_webhook.headers, sign=signatures.ed25519),
+        ),
+    }
+
+
 @signals.worker_init.connect
 def _make_runtime(sender: Any, **_: Any) -> None:
     """In the main process, before the pool exists."""
@@ -123,6 +161,15 @@ def _make_runtime(sender: Any, **_: Any) -> None:
             settings.worker_events,
         ),
         lambda: (message := bell.heard()) is not None and reload(message),
+        functools.partial(
+            Deliverer,
+            engine,
+            Sender(timeout_s=settings.webhook_timeout_s, allow_private=settings.webhook_allow_private),
+            config.or_exit(lambda: _styles(engine, settings.webhook_secrets)),
+            settings.webhook_timeout_s,
+            settings.webhook_retry_delays_s,
+        ),
+        forwards=bool({keys.QUEUE_NORMAL, keys.QUEUE_HIGH} & set(sender.app.amqp.queues.consume_from)),
         pool=sender.pool_cls.__module__.rpartition(".")[2],
         concurrency=sender.concurrency,
         hostname=sender.hostname,

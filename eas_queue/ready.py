@@ -75,7 +75,18 @@ def parts(settings: config.Settings, started: Mapping[str, str]) -> list[Part]:
             "the log says what it lacks",
             logs / "web.log",
         ),
-        Part("worker", worker_problem, "without one, requests wait; the log says what it lacks", logs / "worker.log"),
+        Part(
+            "worker",
+            lambda: worker_problem("celery"),
+            "without one, requests wait; the log says what it lacks",
+            logs / "worker.log",
+        ),
+        Part(
+            "webhooks",
+            lambda: worker_problem("webhooks"),
+            "the queue works without it, and nobody is told of ends; the log says what it lacks",
+            logs / "webhooks.log",
+        ),
     ]
     if started.get("EAS_QUEUE_FLOWER") == "true":
         found.append(
@@ -173,13 +184,16 @@ def http_problem(port: int, path: str) -> str | None:
     return None if status == 200 else f"http://127.0.0.1:{port}{path} answers {status}"
 
 
-def worker_problem() -> str | None:
+def worker_problem(name: str) -> str | None:
+    from celery.utils.nodenames import gethostname, nodename
     from kombu.exceptions import OperationalError
 
     from tasks import celery_app
 
     try:
-        answers = celery_app.control.broadcast("ping", reply=True, limit=1, timeout=1)
+        answers = celery_app.control.broadcast(
+            "ping", reply=True, limit=1, timeout=1, destination=[nodename(name, gethostname())]
+        )
     except (OperationalError, OSError) as exc:
         return f"no worker could be asked: {exc}"
     return None if answers else "no worker answers a ping"
@@ -281,7 +295,12 @@ def banner(settings: config.Settings, started: Mapping[str, str], style: Style) 
         yield row("Redis", where, f"data in {run_dir}/redis, URL in {run_dir}/redis.url")
     else:
         yield row("Redis", where, "REDIS_URL")
-    names = ["web", "worker", *(part for part in ("flower", "target", "redis") if _is_started(started, part))]
+    names = [
+        "web",
+        "worker",
+        "webhooks",
+        *(part for part in ("flower", "target", "redis") if _is_started(started, part)),
+    ]
     yield row("Logs", f"{run_dir}/log/*.log", " ".join(names))
 
     services = settings.services()

@@ -7,6 +7,7 @@ the services file again. Secrets go through files that only their owner can read
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import fcntl
@@ -28,7 +29,7 @@ from eas_queue.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
 MAX_OPEN_FILES = 2**20  # some systems allow a billion, and programs exist that walk through all of them
-RELOADED = ("web", "worker")
+RELOADED = ("web", "worker", "webhooks")
 POLL_S = 0.2  # how soon a signal or the end of a program is noticed
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -55,6 +56,7 @@ def prepare(settings: config.Settings) -> TextIO:
         run_dir.chmod(0o700)
         lock = _lock(settings)
         _make_token(settings)
+        _make_webhook_secret(settings)
         _raise_open_files()
 
         example_url = f"http://127.0.0.1:{settings.example_target_port}/"
@@ -78,6 +80,7 @@ def prepare(settings: config.Settings) -> TextIO:
             "PYTHONUNBUFFERED": "1",
             "RUN_DIR": str(run_dir),
             "WORKER_CONCURRENCY": str(settings.worker_concurrency),
+            "WEBHOOK_CONCURRENCY": str(settings.webhook_concurrency),
             "EXAMPLE_TARGET_PORT": str(settings.example_target_port),
             "EAS_QUEUE_REDIS": str(server is not None).lower(),
             "EAS_QUEUE_REDIS_SERVER": str(server or "none"),
@@ -127,6 +130,13 @@ def _make_token(settings: config.Settings) -> None:
         except config.ConfigError:  # it was not for want of a token
             token.unlink()
             raise
+
+
+def _make_webhook_secret(settings: config.Settings) -> None:
+    """The same for what signs webhooks. Raises ConfigError."""
+    if not settings.webhook_secrets:
+        secret = base64.b64encode(secrets.token_bytes(32)).decode()
+        embedded.write_private(settings.run_dir / "webhook.secret", f"whsec_{secret}\n")
 
 
 def _own_server(settings: config.Settings) -> Path:

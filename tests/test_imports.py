@@ -90,6 +90,13 @@ def test_the_worker_and_the_forwarder_know_no_dialect_or_web_framework() -> None
         assert offenders(under, *WEB_FRAMEWORK) == []
 
 
+def test_the_webhooks_know_no_dialect_worker_or_web_framework() -> None:
+    allowed = ("eas_queue.webhooks", "eas_queue.engine", "eas_queue.store")
+
+    assert offenders("eas_queue/webhooks/", "eas_queue", allowed=allowed) == []
+    assert offenders("eas_queue/webhooks/", "config", "app", "tasks", "celery", "requests.api", *WEB_FRAMEWORK) == []
+
+
 def test_dialects_see_the_engine_and_access_but_neither_the_store_nor_the_worker() -> None:
     forbidden = ("eas_queue.store", "eas_queue.worker", "eas_queue.forward", "eas_queue.web", "redis", "celery")
 

@@ -27,7 +27,7 @@ def from_procfile(name: str, environ: dict[str, str]) -> list[str]:
 
 
 def from_supervisord(name: str, environ: dict[str, str]) -> list[str]:
-    expansions = {f"ENV_{key}": value for key, value in environ.items()}
+    expansions = {f"ENV_{key}": value for key, value in environ.items()}  # %% is a percent sign there, too
     return shlex.split(CONF[f"program:{name}"]["command"] % expansions)
 
 
@@ -41,13 +41,14 @@ def test_both_have_the_same_programs() -> None:
 
 @pytest.mark.parametrize("name", sorted(PROCFILE))
 def test_the_same_environment_gives_the_same_command(name: str) -> None:
-    environ = {"WORKER_CONCURRENCY": "250"}
+    environ = {"WORKER_CONCURRENCY": "250", "WEBHOOK_CONCURRENCY": "20"}
 
     assert from_procfile(name, environ) == from_supervisord(name, environ)
 
 
 def test_an_empty_environment_gives_the_default_concurrency() -> None:
     assert from_procfile("worker", {}) == from_supervisord("worker", {"WORKER_CONCURRENCY": "1000"})
+    assert from_procfile("webhooks", {}) == from_supervisord("webhooks", {"WEBHOOK_CONCURRENCY": "100"})
 
 
 def test_every_program_belongs_to_a_group_and_redis_stops_last() -> None:

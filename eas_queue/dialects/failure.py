@@ -13,6 +13,7 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     errors.InvalidRequest: (400, "The request can't be accepted"),
     errors.ServiceNotFound: (404, "There is no such service"),
     errors.RequestNotFound: (404, "There is no such request"),
+    errors.WebhookNotFound: (404, "There is no such webhook"),
     errors.NotCancellable: (409, "The request has ended"),
     errors.IdempotencyConflict: (422, "The key was used for another request"),
     errors.QueueFull: (429, "The queue is full"),

@@ -10,8 +10,9 @@ import math
 import time
 from collections.abc import Callable
 
-from eas_queue.engine import errors, ids, letters, waiting
+from eas_queue.engine import deliveries, errors, ids, letters, waiting
 from eas_queue.engine.queues import ServiceQueues
+from eas_queue.engine.receivers import Webhooks
 from eas_queue.engine.request import (
     ProgressNote,
     Receipt,
@@ -39,9 +40,10 @@ class Engine:
     ``register_listed`` brings new limits to Redis.
     """
 
-    def __init__(self, store: Store, services: Services) -> None:
+    def __init__(self, store: Store, services: Services, webhooks: Webhooks | None = None) -> None:
         self.store = store
         self.services = services
+        self.webhooks = webhooks or Webhooks()
         self.waits = waiting.Waits(store)
         self.queues = ServiceQueues(self)
         self.watches = Watches(self)
@@ -65,6 +67,8 @@ class Engine:
                 f"service {service.name} has one address without subpaths, so {submission.path[:100]!r} would be lost; "
                 "its target_url needs {path} to take them"
             )
+        if submission.webhook is not None:
+            self.webhooks.check(submission.webhook.url)
         deadline_s = service.deadline_s if submission.deadline_s is None else submission.deadline_s
         idempotency, rate, meta = submission.idempotency(), submission.rate(), submission.meta()
         own, most_waiting = submission.own_fields(), submission.max_queue_length
@@ -119,6 +123,11 @@ class Engine:
     def look_again(self, request: Request) -> Request:
         """The same request as it is now, though its service be taken out of the settings meanwhile."""
         return self._look(request.service, request.request_id)
+
+    @translated
+    def look_anyway(self, service_name: str, request_id: str) -> Request:
+        """The request as it is now, also of a service that is in the settings no more. Raises RequestNotFound."""
+        return self._look(service_name, request_id)
 
     def _look(self, name: str, request_id: str) -> Request:
         seen = self.store.look(name, request_id) if ids.is_id(request_id) else None
@@ -236,6 +245,23 @@ class Engine:
     def discard(self, service_name: str, choice: letters.Choice) -> list[str]:
         """Take dead letters off the list for good; returns their ids."""
         return letters.discard(self, self.services.get(service_name).name, choice)
+
+    @translated
+    def webhook(self, service_name: str, request_id: str) -> deliveries.Delivery:
+        """What has become of a request's webhook. Raises WebhookNotFound, also while the request has not ended."""
+        return deliveries.look(self, self.services.get(service_name).name, request_id)
+
+    @translated
+    def webhook_page(
+        self, service_name: str, *, failed: bool, after: int = 0, most: int = deliveries.PAGE_MOST
+    ) -> tuple[int, list[deliveries.Delivery]]:
+        """How many webhooks of ended requests a service has, or has given up, and a page of them behind *after*."""
+        return deliveries.page(self, self.services.get(service_name).name, failed=failed, after=after, most=most)
+
+    @translated
+    def resend_webhooks(self, service_name: str, request_ids: tuple[str, ...] | None) -> list[str]:
+        """Deliver webhooks again, also what was delivered; None: all that were given up. Returns the requests' ids."""
+        return deliveries.resend(self, self.services.get(service_name).name, request_ids)
 
     @translated
     def alive(self) -> tuple[int | None, list[Alive]]:

@@ -4,6 +4,7 @@ EngineError
 ├── InvalidRequest      the submitter's fault: what is wrong, and where
 ├── ServiceNotFound     no such service, and unlisted ones are not allowed
 ├── RequestNotFound     unknown, expired, or another service's: these look the same
+├── WebhookNotFound     the request has no webhook, or has not ended
 ├── NotCancellable      it has ended in another way
 ├── IdempotencyConflict the idempotency key was used for another request
 ├── QueueFull           too many requests wait
@@ -58,6 +59,16 @@ class RequestNotFound(EngineError):
         super().__init__(
             f"no request {request_id!r} in this service: it never existed, or it ended more than "
             f"{result_ttl_s} s ago (RESULT_TTL_S)"
+        )
+        self.request_id = request_id
+
+
+class WebhookNotFound(EngineError):
+    code = "webhook-not-found"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"there is no webhook of {request_id!r}: the request is unknown, has none, or has not ended"
         )
         self.request_id = request_id
 

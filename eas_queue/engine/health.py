@@ -35,6 +35,11 @@ def report(engine: Engine) -> tuple[dict[str, Any], int]:
             for age_ms, about in found
             if about.get("role") == "worker"
         ],
+        "webhooks": [
+            {"age_s": age_ms / 1000, "busy": about.get("busy")}
+            for age_ms, about in found
+            if about.get("role") == "webhooks"
+        ],
         "web": [{"age_s": age_ms / 1000} for age_ms, about in found if about.get("role") == "web"],
     }, 200 if listens else 503
 

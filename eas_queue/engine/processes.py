@@ -14,5 +14,5 @@ def process_name() -> str:
 
 
 def about(role: str, **facts: Any) -> str:
-    """*role*: web or worker."""
+    """*role*: web, worker or webhooks."""
     return json.dumps({"role": role, **facts}, separators=(",", ":"))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from eas_queue.engine import receivers
 from eas_queue.engine.eta import eta_s
 from eas_queue.store.shapes import LogLine as LogLine  # part of what the engine hands out
 from eas_queue.store.shapes import Seen
@@ -63,6 +65,25 @@ class Retries:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    """Whom to tell when the request has ended. *style*: whose dialect's form; *about*: what that form needs besides."""
+
+    url: str
+    style: str
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def packed(self) -> str:
+        """As the record keeps it. Raises InvalidRequest for a URL that names no server."""
+        kept = {"to": receivers.receiver(self.url).server, "url": self.url, "style": self.style, "about": self.about}
+        return json.dumps(kept, separators=(",", ":"))
+
+    @classmethod
+    def unpacked(cls, text: str) -> Webhook:
+        kept = json.loads(text)
+        return cls(kept["url"], kept["style"], kept["about"])
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """What is to be sent to the target. *path*: still quoted, no leading slash; *query*: raw; headers in order.
 
@@ -70,6 +91,7 @@ class Submission:
     who read queues know it by; *name*: the requestId among them, where the client chose one. *retries*: None as the
     service says. *max_queue_length*: it is refused where as many wait; never more than the service's. *brief_s*: it is
     not listed in sink or rear, its body goes at its end, and the rest so much later; None as long as others.
+    *webhook*: whom to tell of the end.
     """
 
     body: bytes
@@ -85,6 +107,7 @@ class Submission:
     retries: Retries | None = None
     max_queue_length: int | None = None
     brief_s: float | None = None
+    webhook: Webhook | None = None
 
     def meta(self) -> str:
         """All but the body, as the record keeps it."""
@@ -102,15 +125,18 @@ class Submission:
             own.append(("attempts_most", str(1 + self.retries.connection_error)))
         if self.brief_s is not None:
             own.append(("brief_ms", str(round(self.brief_s * 1000))))
+        if self.webhook is not None:
+            own.append(("hook", self.webhook.packed()))
         return own
 
     def idempotency(self) -> tuple[str, str]:
-        """(digest of the key, fingerprint of the target's path, query and the body), both '' without a key."""
+        """(digest of the key, fingerprint of what is submitted under it), both '' without a key."""
         if not self.idempotency_key:
             return "", ""
         # the tenant's name is hex, so that the blank ends it
         digest = hashlib.sha256(f"{self.caller.tenant} {self.idempotency_key}".encode()).hexdigest()[:40]
-        fingerprint = hashlib.sha256(f"{self.path}?{self.query}\n".encode() + self.body).hexdigest()[:40]
+        told = b"" if self.webhook is None else f"{self.webhook.url}\n".encode()
+        fingerprint = hashlib.sha256(told + f"{self.path}?{self.query}\n".encode() + self.body).hexdigest()[:40]
         return digest, fingerprint
 
     def rate(self) -> tuple[str, float, int]:

@@ -44,19 +44,20 @@ class NoAnswer:
 def after_attempt(service: Service, work: Leased, got: Answer | NoAnswer) -> Ended | Requeued:
     """The policy of the service, or of the request where its client brought one, applied to one attempt.
 
-    Any 2xx succeeds. 429 gives the request back without counting the attempt. Answers in ``retry_on``, those that ask
-    for it, and missing ones are sent again until the attempts are used up; then, and for every other answer, the
-    request has failed.
+    Any 2xx succeeds. 429 gives the request back without counting the attempt, unless target or client say that it is
+    not to be sent again. Answers in ``retry_on``, those that ask for it, and missing ones are sent again until the
+    attempts are used up; then, and for every other answer, the request has failed.
     """
     if isinstance(got, Answer):
         if 200 <= got.status_code < 300:
             return _succeeded(got)
         error_type, error = "TargetFailed", f"the target answered {got.status_code}"
-        if got.status_code == 429 and work.started_ms - work.submitted_ms < BUSY_MAX_MS:
+        says = {"1": True, "true": True, "0": False, "false": False}.get((got.header(NEEDS_RETRY) or "").lower())
+        is_final = says is False or _own_retries(work).server_error == 0
+        if got.status_code == 429 and not is_final and work.started_ms - work.submitted_ms < BUSY_MAX_MS:
             delay_s = retry_after_s(got.header("retry-after"))
             delay_s = BUSY_DELAY_S if delay_s is None else max(delay_s, BUSY_DELAY_MIN_S)
             return Requeued(False, round(delay_s * 1000), error_type, error)
-        says = {"1": True, "true": True, "0": False, "false": False}.get((got.header(NEEDS_RETRY) or "").lower())
         retryable = got.status_code in service.retry_on if says is None else says
     else:
         error_type, error, retryable = got.error_type, got.detail, not got.final
@@ -70,10 +71,7 @@ def after_attempt(service: Service, work: Leased, got: Answer | NoAnswer) -> End
 
 def attempts_most(service: Service, work: Leased, got: Answer | NoAnswer | None = None) -> int:
     """How many attempts there may be in all, after one that ended so; None: after one whose worker is lost."""
-    own = json.loads(work.meta).get("retries")
-    if own is None:
-        return service.max_attempts
-    retries = Retries(**own)
+    retries = _own_retries(work)
     if isinstance(got, Answer):
         most = retries.server_error
     elif got is not None and got.error_type == "TargetTimeout":
@@ -81,6 +79,11 @@ def attempts_most(service: Service, work: Leased, got: Answer | NoAnswer | None 
     else:
         most = retries.connection_error
     return service.max_attempts if most is None else 1 + most
+
+
+def _own_retries(work: Leased) -> Retries:
+    """What its client said, if anything."""
+    return Retries(**json.loads(work.meta).get("retries") or {})
 
 
 def backoff_ms(service: Service, attempt: int) -> int:

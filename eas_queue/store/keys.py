@@ -11,7 +11,7 @@ LAYOUT = 2  # raise it when a key changes its meaning; epoch.lua refuses to work
 PREFIX = "eas:"
 
 # --- one per server ----------------------------------------------------------------------------------------
-SYS = PREFIX + "sys"  # HASH   layout, run_id, skew_ms (tests only), vt, claims, swept_ms  permanent
+SYS = PREFIX + "sys"  # HASH   layout, run_id, skew_ms (tests only), vt, claims, turns, swept_ms  permanent
 SERVICES = PREFIX + "services"  # HASH   service name -> its number in request ids          permanent
 NUMBERS = PREFIX + "services:numbers"  # HASH   number -> service name                      permanent
 READY = PREFIX + "ready"  # ZSET   service -> virtual time; services that can start work    member leaves when idle
@@ -20,13 +20,19 @@ KICKS = PREFIX + "kicks"  # ZSET   kick id -> issued at, ms; messages believed o
 DUE = PREFIX + "due"  # ZSET   service -> next moment, ms, at which something in it lapses  sweep.lua
 ALIVE = PREFIX + "alive"  # HASH   process -> "seen at, ms" and what it is, JSON              fields: 60 s, sweep.lua
 UNREPORTED = PREFIX + "unreported"  # LIST   "service id state" of ends no worker saw, for Flower     bounded; TTL 1 h
+# Webhooks stand per receiver, "scheme://host:port", as "service id".
+HOOKS = PREFIX + "hooks"  # ZSET   receiver -> when it has something to be sent, ms           member: nothing due or out
+HOOKS_DUE_PREFIX = PREFIX + "hooks:due:"  # ZSET   per receiver: delivery -> due, ms          taken, or hook_take, sweep
+HOOKS_OUT_PREFIX = PREFIX + "hooks:out:"  # ZSET   per receiver: delivery -> lease end, ms    done or lapsed
+HOOKS_FAILING = PREFIX + "hooks:failing"  # SET    receivers whose last answer was no success   as in hooks
 WATCHERS = PREFIX + "watchers"  # ZSET   process -> end of its lease, ms; processes with consumers  member: when lapsed
 WATCHES_PREFIX = PREFIX + "watches:"  # SET    per such process: "service queue consumer"     leave.lua, sweep.lua
 SWEEP_LOCK = PREFIX + "sweep"  # STRING one sweeper at a time                               TTL = SWEEP_S
 
-# Celery's own names: the two broker lists of `-Q celery,high_priority` and the result backend's keys.
+# Celery's own names: the broker lists of `-Q celery,high_priority` and `-Q webhooks`, and the result backend's keys.
 QUEUE_NORMAL = "celery"  # LIST   consumed by Celery workers
 QUEUE_HIGH = "high_priority"  # LIST   consumed by Celery workers
+QUEUE_HOOKS = "webhooks"  # LIST   consumed by the worker that delivers webhooks; one message at most
 CELERY_RESULT_PREFIX = "celery-task-meta-"  # STRING + channel, per request                 TTL = result_ttl_s
 
 # --- one per service: eas:{service}:<suffix> ------------------------------------------------------------------
@@ -45,6 +51,8 @@ SERVICE_SUFFIXES = (
     "rear",  # dead letters of the input                                                    bounded; sweep.lua
     "sink_rear",  # what consumers of the sink were given too often                         bounded; sweep.lua
     "kept",  # ZSET   id -> end of its record, ms; ended requests still in input            sweep.lua
+    "hooks",  # ZSET   id -> index; webhooks of ended requests, whatever became of them     with its record, sweep.lua
+    "hooks_failed",  # ZSET   id -> the same index; those given up                           resent, or as hooks
 )
 OWN_SUFFIX = "i:"  # HASH   eas:{service}:i:<item>, what a client put into a queue itself     TTL result_ttl_s
 # Of one queue, eas:{service}:q:<queue>:<suffix>; they die with their items, groups and consumers (sweep.lua).
@@ -67,6 +75,8 @@ RECORD_SUFFIX = "r:"  # HASH   eas:{service}:r:<id>, the request record         
 # Both live as long as the record: without TTL until the request ends, then result_ttl_s.
 LOG_SUFFIX = "log:"  # LIST   eas:{service}:log:<id>, "event ms level message" per line      bounded; with its record
 IDEMPOTENCY_SUFFIX = "idem:"  # STRING eas:{service}:idem:<digest> -> "id fingerprint"       with its record
+
+HOOK_SUFFIX = "hook:"  # HASH   eas:{service}:hook:<id>, the delivery of its webhook     with its record; TTL 1 h later
 
 RATE_PREFIX = PREFIX + "rate:"  # STRING per token: when its bucket is full again, ms        TTL: until then
 CALL_PREFIX = PREFIX + "call:"  # STRING per calling seat: its last nonce and what it was given    TTL 120 s
@@ -97,6 +107,10 @@ def idempotency_key(service: str, digest: str) -> str:
     return f"{PREFIX}{{{service}}}:{IDEMPOTENCY_SUFFIX}{digest}"
 
 
+def hook_key(service: str, request_id: str) -> str:
+    return f"{PREFIX}{{{service}}}:{HOOK_SUFFIX}{request_id}"
+
+
 def note_channel(topic: str) -> str:
     """*topic*: a request's id, or what queue_topic makes."""
     return NOTE_PREFIX + topic
@@ -123,7 +137,8 @@ def lua_names() -> str:
     }
     lines = [f"local {name} = {value!r}" for name, value in sorted(plain.items())]
     # Most scripts need few of a service's keys, so that they are made when they are asked for.
-    special = {"records": RECORD_SUFFIX, "logs": LOG_SUFFIX, "idempotency": IDEMPOTENCY_SUFFIX, "own": OWN_SUFFIX}
+    special = {"records": RECORD_SUFFIX, "logs": LOG_SUFFIX, "idempotency": IDEMPOTENCY_SUFFIX}
+    special |= {"own": OWN_SUFFIX, "hook": HOOK_SUFFIX}
     given = ", ".join(f"{name} = {suffix!r}" for name, suffix in special.items())
     lines.append(
         f"local SUFFIXES = {{ {given} }} -- all others are called like their field\n"

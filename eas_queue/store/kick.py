@@ -1,8 +1,8 @@
-"""The Celery message that says "look for work".
+"""The Celery messages that say "look for work" and "look for webhooks to deliver".
 
-It carries no argument and no permission: its id is all it has, and a lost or doubled one does no harm. Scripts push it
-onto Celery's lists themselves, in the step that makes it necessary, so the text is built here once and joined around
-the id in Lua. ``tests/store/test_kick.py`` holds it against what Celery itself would send.
+They carry no argument and no permission: an id is all they have, and a lost or doubled one does no harm. Scripts push
+them onto Celery's lists themselves, in the step that makes them necessary, so each text is built here once and joined
+around the id in Lua. ``tests/store/test_kick.py`` holds them against what Celery itself would send.
 
 Source: Celery message protocol 2 and kombu's Redis transport (celery/app/amqp.py ``as_task_v2``,
 kombu/transport/virtual/base.py ``Channel.prepare_message``), 5.7.0.
@@ -15,10 +15,11 @@ import json
 from typing import Any
 
 TASK_NAME = "tasks.forward"
+DELIVER = "tasks.deliver"
 _ID = "\0id\0"
 
 
-def message(kick_id: str, queue: str) -> dict[str, Any]:
+def message(kick_id: str, queue: str, task: str = TASK_NAME) -> dict[str, Any]:
     """The message as kombu stores it in the list *queue*."""
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     return {
@@ -27,7 +28,7 @@ def message(kick_id: str, queue: str) -> dict[str, Any]:
         "content-type": "application/json",
         "headers": {
             "lang": "py",
-            "task": TASK_NAME,
+            "task": task,
             "id": kick_id,
             "shadow": None,
             "eta": None,
@@ -59,7 +60,7 @@ def message(kick_id: str, queue: str) -> dict[str, Any]:
     }
 
 
-def lua_pieces(queue: str) -> str:
+def lua_pieces(queue: str, task: str = TASK_NAME) -> str:
     """Lua table whose ``table.concat(pieces, id)`` is the message for *id*."""
-    pieces = json.dumps(message(_ID, queue)).split(json.dumps(_ID)[1:-1])
+    pieces = json.dumps(message(_ID, queue, task)).split(json.dumps(_ID)[1:-1])
     return "{" + ", ".join(f"[[{piece}]]" for piece in pieces) + "}"

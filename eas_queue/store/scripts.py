@@ -18,7 +18,7 @@ from eas_queue.store import client, errors, keys, kick
 
 FOLDER = Path(__file__).parent / "lua"
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.lua") if path.stem != "prelude"))
-PARTS = ("items", "groups", "ends", "claims", "consumers")  # each may use those before it
+PARTS = ("items", "groups", "hooks", "ends", "claims", "consumers")  # each may use those before it
 SHARED_BYTES_MOST = 262_144  # a larger body has a connection to itself: others must not wait for it on a slow network
 INDEX_JUMP = 1_000_000  # more than a server can hand out in the second that `appendfsync everysec` may lose
 
@@ -45,6 +45,8 @@ def source(name: str) -> str:
     ]
     if body.startswith("-- with "):
         wanted = body.split("\n", 1)[0].removeprefix("-- with ").split(", ")
+        if "hooks" in wanted:
+            parts.append(f"local KICK_HOOKS = {kick.lua_pieces(keys.QUEUE_HOOKS, kick.DELIVER)}")
         parts += [(FOLDER / "parts" / f"{part}.lua").read_text() for part in PARTS if part in wanted]
     parts.append(body)
     text = "\n".join(parts)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from eas_queue.store import client, keys, scripts
+from eas_queue.store.hooks import Hooks
 from eas_queue.store.queues import Queues
 from eas_queue.store.shapes import Alive, Ended, Leased, Letter, LogLine, Overview, Requeued, Seen, Swept, text
 from eas_queue.store.shapes import fresh_id as fresh_id
@@ -58,6 +59,7 @@ class Store:
         self.client = connection
         self.scripts = scripts.Scripts(connection)
         self.queues = Queues(self.scripts)
+        self.hooks = Hooks(self.scripts)
 
     # ---------------------------------------------------------------------------------------------- transitions
     def register(

@@ -16,7 +16,7 @@ import redis
 
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.errors import EngineError
-from eas_queue.engine.processes import about, process_name
+from eas_queue.engine.processes import process_name
 from eas_queue.store import errors as store_errors
 from eas_queue.store import keys
 from eas_queue.worker.attempt import Closed
@@ -31,7 +31,7 @@ REPORT_MOST = 500  # ends reported to Flower after one sweep
 
 class Housekeeping:
     """Runs until the process ends. *grace* is None until a stop has begun, then what running requests get, seconds;
-    *reload_if_asked* takes new settings over when the main process was told to."""
+    *reload_if_asked* takes new settings over when the main process was told to; *say*: what this process is."""
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Housekeeping:
         pump: Pump,
         grace: Callable[[], float | None],
         reload_if_asked: Callable[[], object],
+        say: Callable[[], str],
         *,
         lease_s: float,
         sweep_s: float,
@@ -48,6 +49,7 @@ class Housekeeping:
         self._pump = pump
         self._grace = grace
         self._reload_if_asked = reload_if_asked
+        self._say = say
         self._lease_s = lease_s
         self._sweep_s = sweep_s
         self._margin_s = min(3.0, lease_s / 5)  # a call that was not renewed is closed this long before its lease ends
@@ -123,7 +125,7 @@ class Housekeeping:
             swept = self._store.sweep(
                 every_ms=round(self._sweep_s * 1000),
                 process=process_name(),
-                about=about("worker", seats=self._pump.seats.capacity, busy=len(self._pump.attempts)),
+                about=self._say(),
                 report_most=REPORT_MOST,
             )
         except (store_errors.StoreError, EngineError) as exc:

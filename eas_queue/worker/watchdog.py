@@ -111,7 +111,7 @@ class Watchdog:
 
     def _look(self) -> Look | None:
         consumed = self._consumer.app.amqp.queues.consume_from  # `control cancel_consumer` takes a queue out of it
-        names = [name for name in (keys.QUEUE_NORMAL, keys.QUEUE_HIGH) if name in consumed]
+        names = [name for name in (keys.QUEUE_NORMAL, keys.QUEUE_HIGH, keys.QUEUE_HOOKS) if name in consumed]
         try:
             waiting = sum(self._length(name) for name in names)
         except (redis.RedisError, OSError):

@@ -23,7 +23,9 @@ from hypothesis.stateful import (
 )
 
 from eas_queue.engine import ids
+from eas_queue.engine.request import Webhook
 from eas_queue.store import keys
+from eas_queue.store.hooks import Taken
 from eas_queue.store.shapes import Ended, Leased, Requeued
 from eas_queue.store.store import _leased, fresh_id
 from tests.support.drive import DEAD, FAILED, HAND_BACK, LEASE_MS, RETRY, SUCCEEDED, TERMINAL, Driver
@@ -64,6 +66,7 @@ class Histories(RuleBasedStateMachine):
         self.drive.set_time(self.now_ms)
         self.last_calls: list[tuple[Leased, Ended | Requeued | None, dict[str, Any]]] = []
         self.answers: dict[str, list[Leased]] = {}  # nonce of a finish -> what it leased
+        self.deliveries: list[Taken] = []
         self.last_starts: list[tuple[tuple[Any, ...], list[Leased]]] = []
 
     @initialize(caps=st.tuples(*(st.integers(1, 4) for _ in SERVICES)), weights=st.tuples(*(st.integers(1, 3),) * 3))
@@ -82,9 +85,11 @@ class Histories(RuleBasedStateMachine):
         priority_class=st.sampled_from([99, 100, 100, 100, 101, 255]),
         deadline_in_ms=st.sampled_from([0, 0, 0, 4_000, 40_000]),
         twice=st.booleans(),
+        tells=st.sampled_from(["", "https://one.example/", "http://two.example/"]),
     )
-    def submit(self, service: str, priority_class: int, deadline_in_ms: int, twice: bool) -> None:
-        options = {"priority_class": priority_class, "deadline_in_ms": deadline_in_ms}
+    def submit(self, service: str, priority_class: int, deadline_in_ms: int, twice: bool, tells: str) -> None:
+        own = [("hook", Webhook(tells, "native").packed())] if tells else []
+        options: dict[str, Any] = {"priority_class": priority_class, "deadline_in_ms": deadline_in_ms, "own": own}
         request_id, reply = self.drive.submit_reply(service, **options)
         assert reply[0] == 1
         index = int(reply[1])
@@ -174,6 +179,34 @@ class Histories(RuleBasedStateMachine):
     @rule(service=st.sampled_from(SERVICES), cap=st.integers(1, 4))
     def change_cap(self, service: str, cap: int) -> None:
         self.register(service, cap)
+
+    # --------------------------------------------------------------------------------------------------- webhooks
+    @rule(most=st.integers(1, 3))
+    def deliveries_are_taken(self, most: int) -> None:
+        taken = self.drive.store.hooks.take(most, caller=self.drive.caller(), lease_ms=LEASE_MS, attempts_most=3)
+        for each in taken:
+            assert self.drive.state(each.request_id, each.service) in TERMINAL, "nobody is told before the end"
+            assert self.drive.raw.hget(keys.hook_key(each.service, each.request_id), "token") == each.token.encode()
+        self.deliveries += taken
+
+    @precondition(lambda self: self.deliveries)
+    @rule(data=st.data(), outcome=st.sampled_from(["delivered", "retry", "failed"]), twice=st.booleans())
+    def delivery_is_done(self, data: st.DataObject, outcome: str, twice: bool) -> None:
+        """By whoever took it, however long ago."""
+        taken = self.deliveries.pop(data.draw(st.integers(0, len(self.deliveries) - 1)))
+        key = keys.hook_key(taken.service, taken.request_id)
+        holds = self.drive.raw.hget(key, "token") == taken.token.encode()
+        assert self.drive.store.hooks.done(taken, outcome, pause_ms=5_000, error="no") == holds
+        if twice:
+            assert self.drive.store.hooks.done(taken, outcome, pause_ms=5_000, error="no") == holds
+
+    @precondition(lambda self: self.submitted)
+    @rule(data=st.data())
+    def webhook_is_sent_anew(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.sampled_from(list(self.submitted)))
+        service = self.submitted[request_id]
+        known = self.drive.raw.exists(keys.hook_key(service, request_id))
+        assert self.drive.store.hooks.resend(service, [request_id]) == [request_id] * known
 
     # --------------------------------------------------------------------------------------------------- messages
     @rule(most=st.integers(1, 5))

@@ -16,6 +16,7 @@ from eas_queue.store import keys
 from eas_queue.store.client import Client
 from eas_queue.store.shapes import Ended, Leased, Requeued, progress_token
 from eas_queue.store.store import Store, fresh_id
+from tests.support.hook_checks import HookChecks
 from tests.support.queue_checks import check_queues
 
 LEASE_MS = 30_000
@@ -176,14 +177,15 @@ class Driver:
         ready_now = {name.decode() for name in self.raw.zrange(keys.READY, 0, -1)}
         high_now = {name.decode() for name in self.raw.zrange(keys.READY_HIGH, 0, -1)}
         ready, high = set(), set()
+        hooks = HookChecks(self)
         for service in self.numbers:
             wait, delay, lease = (self.members(service, name) for name in ("wait", "delay", "lease"))
             ghosts = self.members(service, "ghost")
             prefix = keys.record_key(service, "")
             states = {}
             for key in self.raw.scan_iter(match=prefix.replace("[", "\\[") + "*", count=1000):
-                states[key.decode().removeprefix(prefix)] = self.raw.hmget(key, "state", "token", "result")
-            for request_id, (state, token, result) in states.items():
+                states[key.decode().removeprefix(prefix)] = self.raw.hmget(key, "state", "token", "result", "hook")
+            for request_id, (state, token, result, _) in states.items():
                 places = [
                     name for name, ids_ in (("wait", wait), ("delay", delay), ("lease", lease)) if request_id in ids_
                 ]
@@ -223,6 +225,7 @@ class Driver:
                 assert due is not None, f"{service} is due some time, and the sweep would never look"
                 assert due <= min(soonest), f"{service}: the sweep would look too late"
             check_queues(self, service, states, lease)
+            hooks.check(service, states)
         assert ready_now == ready, f"I3: ready is {ready_now}, startable are {ready}"
         assert high_now == high, f"I3: ready:high is {high_now}, should be {high}"
         kicks: Any = self.raw.zcard(keys.KICKS)
@@ -232,7 +235,7 @@ class Driver:
     def check_keys(self) -> None:
         """Every key is one that keys.py names, and has a TTL or is on the list of those that may stay."""
         stay = {keys.SYS, keys.SERVICES, keys.NUMBERS, keys.READY, keys.READY_HIGH, keys.KICKS, keys.DUE, keys.ALIVE}
-        stay |= {keys.QUEUE_NORMAL, keys.QUEUE_HIGH, keys.WATCHERS}
+        stay |= {keys.QUEUE_NORMAL, keys.QUEUE_HIGH, keys.WATCHERS, keys.QUEUE_HOOKS, keys.HOOKS, keys.HOOKS_FAILING}
         for service in self.numbers:
             stay |= {keys.service_key(service, suffix) for suffix in keys.SERVICE_SUFFIXES}
         records = tuple(keys.record_key(service, "") for service in self.numbers)
@@ -241,7 +244,8 @@ class Driver:
         queues = tuple(keys.PREFIX + "{" + service + "}:" + keys.QUEUE_SUFFIX for service in self.numbers)
         for key in self.raw.scan_iter(count=1000):
             name = key.decode()
-            if name.startswith((*queues, keys.WATCHES_PREFIX)):  # queue_checks.py knows their reasons to die
+            # queue_checks.py and hook_checks.py know their reasons to die
+            if name.startswith((*queues, keys.WATCHES_PREFIX, keys.HOOKS_DUE_PREFIX, keys.HOOKS_OUT_PREFIX)):
                 continue
             if name in stay or self.raw.pttl(name) != -1:
                 continue

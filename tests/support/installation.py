@@ -151,6 +151,13 @@ class Installation:
         process.await_log(" ready.")
         return process
 
+    def webhooks(self, concurrency: int = 100, name: str = "webhooks") -> Process:
+        """The worker that delivers webhooks."""
+        command = ["celery", "-A", "app.celery_app", "worker", "--loglevel=info", "-Q", "webhooks", "-P", "gevent"]
+        process = self.start(name, [*command, "-c", str(concurrency), "-n", f"{name}@%h"])
+        process.await_log(" ready.")
+        return process
+
     # --------------------------------------------------------------------------------------------------- client
     def submit(self, service: str = "demo", *, body: bytes = b'{"a": 1}', path: str = "", **query: object) -> str:
         """The request id. *query*: parameters; those of the queue start with an underscore."""

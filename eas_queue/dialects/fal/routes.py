@@ -14,7 +14,7 @@ from eas_queue.auth import Access, Role
 from eas_queue.dialects import inbound, outbound
 from eas_queue.dialects.failure import Failure
 from eas_queue.dialects.fal import entrance, names, parameters, schema, stream
-from eas_queue.engine import errors
+from eas_queue.engine import errors, ids
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.request import Caller, Request, State
 
@@ -132,7 +132,8 @@ def blueprint(engine: Engine, access: Access, *, max_wait_s: float) -> Blueprint
         if request.method not in (allowed, "HEAD" if allowed == "GET" else allowed):
             raise MethodNotAllowed([allowed], f"this is asked for by {allowed}")
         _, service = allow(Role.SUBMIT if operation.action == "cancel" else Role.READ, operation.endpoint)
-        g.fal_request_id = operation.request_id
+        if ids.is_id(operation.request_id):  # anything else might not be fit for a header
+            g.fal_request_id = operation.request_id
         try:
             if operation.action == "cancel":
                 return cancel(service, operation.request_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from typing import Any
 
@@ -11,14 +12,13 @@ from flask import Blueprint, Response, request
 from eas_queue.auth import Access, Role
 from eas_queue.dialects import inbound, outbound, problem
 from eas_queue.dialects.failure import Failure
-from eas_queue.dialects.native import events, schema
+from eas_queue.dialects.native import events, schema, webhook
+from eas_queue.dialects.native.status import PREFIX, status_of
 from eas_queue.engine import errors
 from eas_queue.engine.engine import Engine
-from eas_queue.engine.request import Caller, Receipt, Request, State
+from eas_queue.engine.request import Caller, Receipt, Request, State, Webhook
 
-PREFIX = "/api/predict/"
 REQUEST_ID_HEADER = "X-Eas-Queueservice-Request-Id"
-LOG_LINES_SHOWN, LOG_BYTES_SHOWN = 100, 65_536  # in the status; the events bring each line
 INDEX_HEADER = "X-Eas-Queueservice-Index"
 
 
@@ -28,15 +28,6 @@ def blueprint(engine: Engine, access: Access, *, base_url: str, max_wait_s: floa
 
     def allow(role: Role, service: str) -> Caller:
         return access.check(request.headers, request.remote_addr or "", role, service)
-
-    def request_url(found: Request) -> str:
-        return f"{base_url}{PREFIX}{found.service}/requests/{found.request_id}"
-
-    def content(found: Request, *, with_logs: bool) -> dict[str, Any]:
-        is_shown = found.from_target and found.result_bytes <= schema.INLINE_BODY_MAX_BYTES
-        body = engine.result_body(found) if is_shown else None
-        lines = engine.logs(found, most=LOG_LINES_SHOWN, bytes_most=LOG_BYTES_SHOWN) if with_logs else ()
-        return schema.status_json(found, body, request_url(found) + "/result", lines)
 
     def waited(service: str, request_id: str) -> tuple[Request, str]:
         """The request, once it has ended if the client would wait for that; and the wait in force, '' none."""
@@ -48,7 +39,7 @@ def blueprint(engine: Engine, access: Access, *, base_url: str, max_wait_s: floa
 
     def status(found: Request, code: int | None = None, applied: str = "") -> Response:
         response = Response(
-            json.dumps(content(found, with_logs=True)) + "\n",
+            json.dumps(status_of(engine, found, base_url)) + "\n",
             code or schema.status_code(found),
             mimetype="application/json",
         )
@@ -65,6 +56,9 @@ def blueprint(engine: Engine, access: Access, *, base_url: str, max_wait_s: floa
         caller = allow(Role.SUBMIT, service)
         wait_s = inbound.wait_s(request)
         submission = inbound.submission(request, inbound.raw_subpath(request, PREFIX + "x/", subpath), caller)
+        urls = request.args.getlist("_webhook_") if request.query_string else None
+        if urls:
+            submission = dataclasses.replace(submission, webhook=_webhook(urls))
         by_index = engine.services.get(service).submit_body == "index"  # now: a reload may take the service away
         receipt = engine.submit(service, submission)
         location = f"{base_url}{PREFIX}{receipt.service}/requests/{receipt.request_id}"
@@ -98,7 +92,7 @@ def blueprint(engine: Engine, access: Access, *, base_url: str, max_wait_s: floa
             engine,
             engine.look(service, request_id),
             last_event_id=request.headers.get("Last-Event-ID", ""),
-            show=lambda found: content(found, with_logs=False),
+            show=lambda found: status_of(engine, found, base_url, with_logs=False),
             is_gone=inbound.gone_check(request),
         )
 
@@ -128,6 +122,13 @@ def blueprint(engine: Engine, access: Access, *, base_url: str, max_wait_s: floa
         return response
 
     return routes
+
+
+def _webhook(urls: list[str]) -> Webhook:
+    """`_webhook_=<URL>`: whom to tell of the end. Raises InvalidRequest."""
+    if len(urls) > 1:
+        raise errors.InvalidRequest("_webhook_ is given more than once")
+    return Webhook(urls[0], webhook.STYLE)
 
 
 class _Ready(Response):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from eas_queue.engine.deliveries import Delivery
 from eas_queue.engine.letters import Letter
 from eas_queue.engine.request import LogLine, Request, State
 from eas_queue.engine.service import Overview, Service
@@ -98,6 +100,22 @@ def letter_json(letter: Letter) -> dict[str, Any]:
         "target_status_code": int(fields.get("status_code", "0")) or None,
         "attempts": int(fields.get("attempt", "0")),
         "finished_at": rfc3339(int(fields["finished_ms"])) if "finished_ms" in fields else None,
+    }
+
+
+def webhook_json(delivery: Delivery) -> dict[str, Any]:
+    """What has become of one webhook. Of its URL only the part that holds no parameters."""
+    return {
+        "request_id": delivery.request_id,
+        "index": delivery.index,
+        "url": re.split("[?#]", delivery.webhook.url)[0],
+        "style": delivery.webhook.style,
+        "state": delivery.state,
+        "attempts": delivery.attempts,
+        "next_at": rfc3339(delivery.next_ms),
+        "last_status_code": delivery.last_status,
+        "last_error": delivery.last_error or None,
+        "delivered_at": rfc3339(delivery.delivered_ms),
     }
 
 

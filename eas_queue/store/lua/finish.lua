@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with items, groups, ends, claims
+-- with items, groups, hooks, ends, claims
 -- End an attempt and, in the same step, lease the next work for the seat that became free.
 -- Fenced: only the holder of the live lease changes the request; anyone else only gets its slot cleaned and new work.
 -- Idempotent by token and nonce.

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with items, groups, ends, claims
+-- with items, groups, hooks, ends, claims
 -- A kick has arrived at a process with free seats: forget the kick and lease the best requests.
 -- ARGV[1] kick id ('' when a running process asks for more)  [2] how many at most  [3] caller  [4] nonce of this call
 -- ARGV[5] lease, ms

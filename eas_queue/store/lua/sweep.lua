@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
--- with items, groups, ends, consumers
+-- with items, groups, hooks, ends, consumers
 -- Bring time to bear: lapsed leases go back to the queue, due retries become startable, passed deadlines expire, ended
--- ghosts free their slot, lists of ended requests lose what is past its time, lost kicks are issued again.
+-- ghosts free their slot, lists of ended requests and their deliveries lose what is past its time, lost kicks are issued
+-- again.
 -- Costs as much as there is due, in bounded steps: what remains is due again at once.
 -- ARGV[1] how long no other sweep runs, ms  [2] kick id  [3] items at most, of all services together
 -- ARGV[4] how many ends that no worker saw the caller will report, at most
@@ -37,6 +38,18 @@ local function trim(s, name)
     local lives_ms = redis.call('PTTL', is_own(head) and s.own .. head or record(s, head))
     if lives_ms > 0 then return now + lives_ms end
     drop_item(s, k, head)
+    left = left - 1
+  end
+  return now
+end
+
+local function trim_hooks(s)
+  while left > 0 do
+    local head = redis.call('ZRANGE', s.hooks, 0, 0)[1]
+    if not head then return nil end
+    local lives_ms = redis.call('PTTL', record(s, head))
+    if lives_ms > 0 then return now + lives_ms end
+    drop_hook(s, head)
     left = left - 1
   end
   return now
@@ -143,6 +156,7 @@ for _, name in ipairs(names) do
   for _, queue_name in ipairs({ 'sink', 'rear', 'sink_rear' }) do
     next_ms = math.min(next_ms, trim(s, queue_name) or math.huge)
   end
+  next_ms = math.min(next_ms, trim_hooks(s) or math.huge)
   for _, queue_name in ipairs({ 'input', 'sink', 'rear', 'sink_rear' }) do
     next_ms = math.min(next_ms, look_after(s, queue_name))
   end
@@ -156,5 +170,6 @@ if redis.call('LLEN', QUEUE_NORMAL) + redis.call('LLEN', QUEUE_HIGH) == 0 then
   forgotten = redis.call('ZREMRANGEBYSCORE', KICKS, '-inf', now - 1000)
 end
 kick(ARGV[2])
+kick_hooks(ARGV[2])
 if left <= 0 then redis.call('DEL', SWEEP_LOCK) end
 return { report, #names, lapsed, retried, expired, forgotten, left <= 0 and 1 or 0 }

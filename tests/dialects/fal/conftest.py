@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.front import LIMITED_TOKEN, MAX_PAYLOAD_BYTES, ROLE_TOKENS, Answer, Front, digest
+from tests.support.front import LIMITED_TOKEN, MAX_PAYLOAD_BYTES, RATED_TOKEN, ROLE_TOKENS, Answer, Front, digest
 from tests.support.installation import TOKEN, Installation, await_condition
 from tests.support.own_target import OwnTarget, ok
 from tests.support.server import RedisServer, free_port
@@ -160,11 +160,15 @@ def front(shared_target: Target, shared_own_target: OwnTarget) -> Iterator[Front
         flat = {{ target_url = "{shared_own_target.url}/flat", aliases = ["acme/flat"] }}
         hasty = {{ timeout_s = 0.2, max_attempts = 1, aliases = ["acme/hasty"] }}
         urgent = {{ max_concurrency = 1, deadline_s = 0.2, aliases = ["acme/urgent"] }}
+        narrow = {{ max_concurrency = 1, max_queue_length = 1, aliases = ["acme/narrow"] }}
+        patient = {{ target_url = "{shared_own_target.url}/", retry_delay_s = 3600, aliases = ["acme/patient"] }}
+        pulled = {{ mode = "pull", aliases = ["acme/pulled"] }}
         nowhere = {{ target_url = "http://127.0.0.1:{free_port()}/", max_attempts = 1, aliases = ["acme/nowhere"] }}
     """
     for i in range(SINGLES):
         services_toml += f'single-{i} = {{ max_concurrency = 1, aliases = ["acme/single-{i}"] }}\n'
     services_toml += f'[tokens]\n"{digest(LIMITED_TOKEN)}" = {{ services = ["demo"] }}\n'
+    services_toml += f'"{digest(RATED_TOKEN)}" = {{ rate_per_s = 0.01, burst = 1 }}\n'
     for role, token in ROLE_TOKENS.items():
         services_toml += f'"{digest(token)}" = {{ roles = ["{role}"] }}\n'
     server = RedisServer().start()

@@ -233,6 +233,15 @@ class TestNames:
         assert answer.status == 404
         assert answer.json["detail"]
 
+    @pytest.mark.parametrize("text", ["%00", "%07", "%E2%82%AC", "%FF", "a%0Ab", "%C3%A9", "a%2Fb", "a" * 7000])
+    @pytest.mark.parametrize(("method", "action"), [("GET", ""), ("GET", "/status"), ("PUT", "/cancel")])
+    def test_what_can_be_no_id_is_unknown(self, fal: Fal, text: str, method: str, action: str) -> None:
+        answer = fal.call(method, f"/fal/acme/demo/requests/{text}{action}")
+
+        assert answer.status == 404
+        assert answer.json["detail"]
+        assert "x-fal-request-id" not in answer.headers
+
     @pytest.mark.parametrize(
         ("method", "path", "allowed"),
         [

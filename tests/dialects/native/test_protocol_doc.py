@@ -17,8 +17,9 @@ from eas_queue.auth import Access
 from eas_queue.dialects import failure, inbound, native, problem
 from eas_queue.dialects.native import schema
 from eas_queue.engine import errors
+from eas_queue.engine.deliveries import Delivery
 from eas_queue.engine.engine import Engine
-from eas_queue.engine.request import Request, State
+from eas_queue.engine.request import Request, State, Webhook
 from eas_queue.engine.service import Services, ServiceSettings
 from eas_queue.store.client import Client
 from eas_queue.store.store import Store
@@ -29,6 +30,7 @@ ENGINE_ERRORS = [
     errors.InvalidRequest("why"),
     errors.ServiceNotFound("s"),
     errors.RequestNotFound("id", 60),
+    errors.WebhookNotFound("id"),
     errors.NotCancellable("id", "failed"),
     errors.IdempotencyConflict("s"),
     errors.QueueFull("s", 1, 1),
@@ -100,7 +102,7 @@ def test_every_route_is_in_the_document_and_no_other() -> None:
 
 
 def test_the_roles_of_the_routes_are_known() -> None:
-    assert {row[1] for row in rows(section("Routes"))} <= {role.value for role in auth.Role} | {"target"}
+    assert {row[1] for row in rows(section("Routes"))} <= {role.value for role in auth.Role} | {"target", "anybody"}
 
 
 def test_every_status_word_is_in_the_document_with_its_code_and_message() -> None:
@@ -180,3 +182,17 @@ def test_the_limits_in_the_document_are_the_defaults() -> None:
         name: fields[name] for name in limits
     }
     assert inline == [f"{schema.INLINE_BODY_MAX_BYTES:,} bytes"]
+
+
+def test_the_members_of_a_webhook_are_in_the_document_in_their_order() -> None:
+    delivery = Delivery(1, "id", Webhook("https://a.example/b?c", "native"), "pending", 0, None, None, "", None)
+
+    written = [code(row[0]) for row in rows(section("Webhooks")) if len(row) == 2]
+
+    assert written == list(schema.webhook_json(delivery))
+
+
+def test_the_events_of_webhooks_are_in_the_document() -> None:
+    written = set(re.findall(r"`request\.([a-z]+)`", section("Webhooks")))
+
+    assert written == {state.value for state in State if state.is_terminal}
