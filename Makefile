@@ -1,19 +1,22 @@
 # The commands of this project. The first `make run` and the first `make test` install what they need into .venv;
-# later ones use it as it is and need no network. So do the clients that tests run, in environments below .venv-clients.
+# later ones use it as it is and need no network. So do the clients that tests run, in environments below .venv-clients
+# and, for `make test-js` and `make test-browser`, in the node_modules of tests/clients/fal_js.
 
 # The first of these that is Python 3.11 or later makes .venv; PYTHON=/path/to/python3.12 goes before them.
 PYTHON ?= python3.13 python3.12 python3.11 python3
 VENV := .venv
 BIN := $(VENV)/bin
+JS := tests/clients/fal_js
 
 # An environment remembers the folder it was made in: in another one, or without its Python, its programs don't start.
 STALE := $(shell test "$$(cat $(VENV)/made 2>/dev/null)" = "$(CURDIR)" && $(BIN)/python -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run test clients chaos bench readme check clean stale
+.PHONY: help run test test-js test-browser clients js-client chaos bench readme check clean stale
 
 help:
 	@echo "make run     start everything; Ctrl-C stops it"
 	@echo "make test    all tests; ARGS=... is passed to pytest"
+	@echo "make test-js, make test-browser   fal's JavaScript client; they need Node, npm and, the second one, Chromium"
 	@echo "make chaos   breaks everything around the queue under load, some 15 minutes; writes docs/reliability.md"
 	@echo "make readme  every block of the README, in a clean clone"
 	@echo "make bench   measure against a plain Flask and Celery app, some 12 minutes; ARGS=... as in docs/performance.md"
@@ -31,6 +34,15 @@ test: $(VENV)/run.stamp clients
 clients: $(VENV)/run.stamp
 	@$(BIN)/python -m tests.support.clients
 
+# fal's JavaScript client, in Node and in a page. Not part of `make test`, which needs nothing but Python.
+test-js: $(VENV)/run.stamp js-client
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/js $(ARGS)
+
+test-browser: $(VENV)/run.stamp js-client
+	@$(BIN)/python -m pytest tests/browser $(ARGS)
+
+js-client: $(JS)/node_modules/.package-lock.json
+
 chaos: $(VENV)/run.stamp
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
@@ -46,7 +58,7 @@ check: $(VENV)/dev.stamp
 	@$(BIN)/python -m mypy
 
 clean:
-	rm -rf $(VENV) .venv-clients .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-clients $(JS)/node_modules .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made: $(STALE)
@@ -80,6 +92,13 @@ $(VENV)/dev.stamp: requirements-dev.txt requirements.txt constraints.txt $(VENV)
 $(VENV)/bench.stamp: benchmarks/requirements.txt requirements.txt constraints.txt $(VENV)/made
 	$(call install,benchmarks/requirements.txt)
 	@touch $(VENV)/run.stamp $@
+
+# npm writes this file itself, at the end.
+$(JS)/node_modules/.package-lock.json: $(JS)/package-lock.json
+	@command -v npm >/dev/null || { echo "Node 18 or later with npm is needed; on Debian and Ubuntu: apt install npm" >&2; exit 1; }
+	@echo "Installing fal's JavaScript client into $(JS)/node_modules (once)"
+	@npm ci --prefix $(JS) --no-progress --loglevel=error </dev/null
+	@touch $@
 
 define install
 	@echo "Installing $(1) into $(VENV) (once, some 20 s)"

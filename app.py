@@ -10,7 +10,7 @@ import logging
 from flask import Flask
 
 import config
-from eas_queue.dialects import eas, native
+from eas_queue.dialects import eas, fal, native
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.receivers import Webhooks
 from eas_queue.reload import Reload
@@ -39,6 +39,14 @@ def create_app(settings: config.Settings | None = None) -> Flask:
             max_payload_bytes=settings.max_payload_bytes,
             max_wait_s=settings.max_wait_s,
             default_service=settings.default_service or "",
+        ),
+        fal.dialect(
+            engine,
+            access,
+            base_url=base_url,
+            max_wait_s=settings.max_wait_s,
+            queue_host=settings.fal_queue_host or "",
+            run_host=settings.fal_sync_host or "",
         ),
         native.dialect(engine, access, base_url=base_url, max_wait_s=settings.max_wait_s, jwks=signatures.jwks),
     ]

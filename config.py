@@ -65,6 +65,12 @@ class Settings(BaseSettings):
     default_service: str | None = Field(
         None, description="the service whose queues are also at / and /sink, for clients without a path"
     )
+    fal_queue_host: str | None = Field(
+        None, description="a host name under which fal clients reach the queue without the prefix /fal"
+    )
+    fal_sync_host: str | None = Field(
+        None, description="a host name under which fal clients reach the synchronous host without the prefix /fal-run"
+    )
     public_base_url: str | None = Field(None, description="how clients reach the service; unset: links are relative")
     callback_base_url: str | None = Field(
         None, description="how targets reach the web to report progress; unset: PUBLIC_BASE_URL, else this host's PORT"
@@ -131,6 +137,13 @@ class Settings(BaseSettings):
     def _is_service(cls, value: str | None) -> str | None:
         if value is not None and not NAME.fullmatch(value):
             raise ValueError("must be a service name: letters, digits, dots, dashes, underscores")
+        return value
+
+    @pydantic.field_validator("fal_queue_host", "fal_sync_host")
+    @classmethod
+    def _is_host(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?", value):
+            raise ValueError("must be a host name like queue.example.com, with its port where it is not the usual one")
         return value
 
     @pydantic.field_validator("api_tokens", mode="before")
@@ -290,16 +303,16 @@ class Settings(BaseSettings):
         base = self.target_api_base_url or f"http://127.0.0.1:{self.example_target_port}"
         defaults.setdefault("target_url", base + DEFAULT_TARGET_PATH)
         unlisted, listed = _service_settings("[defaults]", defaults), {}
+        if unlisted.aliases:
+            raise ConfigError("services file: [defaults] aliases would be those of every service; give each its own")
         for name, own in _table(content, "services").items():
             if not NAME.fullmatch(name) or not isinstance(own, dict):
                 raise ConfigError(f"services file: {name!r} is not a service name with settings, as in [services.name]")
             listed[name] = _service_settings(f"[services.{name}]", defaults | own)
-        return Services(
-            listed,
-            unlisted,
-            allow_unlisted=allow_unlisted,
-            result_ttl_s=self.result_ttl_s,
-        )
+        try:
+            return Services(listed, unlisted, allow_unlisted=allow_unlisted, result_ttl_s=self.result_ttl_s)
+        except ValueError as exc:
+            raise ConfigError(f"services file: {exc}") from exc
 
     def _access_of(self, content: Content | None, *, may_be_empty: bool = False) -> Access:
         if self.auth == "off":

@@ -1,10 +1,11 @@
 """Does the README tell the truth? Runs every fenced block of it in a clean clone of HEAD, as a newcomer would.
 
-`python scripts/run_readme.py [--venv DIR] [--skip-tests]` clones this repository into a temporary folder, replaces the
-ports by free ones, and goes through the blocks in order: `make run` and blocks that begin with `# background` are
-started and awaited, other `bash` and `python` blocks must exit 0 (a `python` block that begins with `# client: NAME` in
-that client's environment), `toml` blocks must load as a services file. Ends with
-0 when all did. `--venv` lends the clone an installed environment; without it the clone makes its own.
+`python scripts/run_readme.py [--venv DIR] [--skip-tests] [PAGE [SECTION]]` clones this repository into a temporary
+folder, replaces the ports by free ones, and goes through the blocks of README.md, or of one section of another page, in
+order: `make run` and blocks that begin with `# background` are started and awaited, other `bash` and `python` blocks
+must exit 0 (one that begins with `# client: NAME` in that client's environment), `toml` blocks must load as a services
+file, `text` blocks are left alone. Ends with 0 when all did. `--venv` lends the clone an installed environment; without
+it the clone makes its own.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PORTS = ("5000", "5555", "5001", "8000")
+PORTS = ("5000", "5555", "5001", "8000", "8443")
 READY = {"make run": "Ctrl-C stops all", "celery": " ready.", "gunicorn": "Listening at"}
 PATIENCE_S = 240.0  # the first `make run` installs
 
@@ -36,9 +37,13 @@ class Block:
     text: str
 
 
-def blocks(text: str) -> Iterator[Block]:
-    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S):
-        yield Block(text.count("\n", 0, match.start()) + 1, match[1], match[2])
+def blocks(text: str, section: str = "") -> Iterator[Block]:
+    """Of the whole page, or of what stands below the heading *section*."""
+    heading = ""
+    for match in re.finditer(r"^## ([^\n]+)$|^```(\w*)\n(.*?)^```$", text, re.M | re.S):
+        heading = match[1] or heading
+        if match[1] is None and section in ("", heading):
+            yield Block(text.count("\n", 0, match.start()) + 1, match[2], match[3])
 
 
 def free_port() -> str:
@@ -107,8 +112,11 @@ class Clone:
             code = "import config; s = config.Settings(services_file='readme-services.toml'); s.services(); s.access()"
             self.command([str(self.folder / ".venv/bin/python"), "-c", code])
             return "loads"
+        if block.language == "text":
+            return "what it prints"
+        programs = self.programs(text)
         if block.language == "python":
-            self.command([str(self.python(text)), "-c", self.localised(block.text)])
+            self.command([str(programs / "python"), "-c", self.localised(block.text)])
             return "ran"
         if text == "make test" and skip_tests:
             return "skipped, as asked"
@@ -125,20 +133,27 @@ class Clone:
             mark = READY[line.split()[0]]
             self.others.append(self.start(self.localised(line, **{"5000": free_port()}), mark))
             return "got ready"
-        self.command(["bash", "-euo", "pipefail", "-c", self.localised(block.text)])
+        path = f"{programs}{os.pathsep}{self.env['PATH']}"
+        self.command(["bash", "-euo", "pipefail", "-c", self.localised(block.text)], PATH=path)
         return "ran"
 
-    def python(self, text: str) -> Path:
-        """The project's own, or that of the official client which the first line names."""
+    def programs(self, text: str) -> Path:
+        """Where the project's own are, or those of the official client which the first line names."""
         client = re.match(r"# client: (\w+)\n", text)
         if client is None:
-            return self.folder / ".venv/bin/python"
+            return self.folder / ".venv/bin"
         subprocess.run([sys.executable, "-m", "tests.support.clients"], cwd=ROOT, check=True)
-        return ROOT / ".venv-clients" / client[1] / "bin" / "python"
+        return ROOT / ".venv-clients" / client[1] / "bin"
 
-    def command(self, argv: list[str]) -> None:
+    def command(self, argv: list[str], **env: str) -> None:
         done = subprocess.run(
-            argv, cwd=self.folder, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1800
+            argv,
+            cwd=self.folder,
+            env=self.env | env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=1800,
         )
         sys.stdout.write("".join(f"    | {line}\n" for line in done.stdout.splitlines()[-12:]))
         if done.returncode != 0:
@@ -166,17 +181,21 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--venv", type=Path, help="an environment with the requirements, instead of a new one")
     parser.add_argument("--skip-tests", action="store_true", help="leave out the block that runs all tests")
+    parser.add_argument("page", nargs="?", default="README.md", help="default: %(default)s")
+    parser.add_argument("section", nargs="?", default="", help="the heading of its second level; default: all of it")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="eas-queue-readme-") as folder:
         clone = Clone(Path(folder, "eas_queue"), options.venv)
         try:
-            found = list(blocks((clone.folder / "README.md").read_text()))
+            found = list(blocks((clone.folder / options.page).read_text(), options.section))
+            if not found:
+                raise SystemExit(f"{options.page} has no blocks below a heading {options.section!r}")
             for block in found:
-                print(f"README.md:{block.line} {block.language}: {block.text.strip().splitlines()[0]}", flush=True)
+                print(f"{options.page}:{block.line} {block.language}: {block.text.strip().splitlines()[0]}", flush=True)
                 print(f"    {clone.run_block(block, skip_tests=options.skip_tests)}", flush=True)
         finally:
             clone.close()
-    print(f"{len(found)} blocks, all as the README says")
+    print(f"{len(found)} blocks, all as {options.page} says")
 
 
 if __name__ == "__main__":

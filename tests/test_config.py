@@ -72,6 +72,10 @@ WRONG = [
     ("TARGET_API_BASE_URL", "http://h/?key=1", "a URL like http://localhost:5001"),
     ("TARGET_API_BASE_URL", "http://h /x", "a URL like http://localhost:5001"),
     ("PUBLIC_BASE_URL", "queue.example.com", "a URL like http://localhost:5001"),
+    ("FAL_QUEUE_HOST", "http://queue.example.com", "a host name like queue.example.com"),
+    ("FAL_QUEUE_HOST", "queue.example.com/fal", "a host name like queue.example.com"),
+    ("FAL_SYNC_HOST", "-run", "a host name like queue.example.com"),
+    ("FAL_SYNC_HOST", "run:port", "a host name like queue.example.com"),
     ("API_TOKENS", SECRET[:15], "at least 16 printable characters"),
     ("API_TOKENS", f"{TOKEN},{SECRET[:15]}", "at least 16 printable characters"),
     ("API_TOKENS", f"{SECRET} {SECRET}", "without spaces"),
@@ -124,6 +128,8 @@ def test_every_wrong_value_is_told_at_once(load: Load) -> None:
         ("REDIS_URL", "redis://user:pass%2Fword@10.0.0.1:6380/3"),
         ("REDIS_URL", "rediss://[::1]:6379/0?ssl_cert_reqs=none"),
         ("TARGET_API_BASE_URL", "https://[::1]:8443/base"),
+        ("FAL_QUEUE_HOST", "q"),
+        ("FAL_SYNC_HOST", "run.example.com:8443"),
         ("MAX_WAIT_S", "0"),
         ("SWEEP_S", "0.05"),
         ("API_TOKENS", f" {TOKEN} , {SECRET},"),
@@ -213,6 +219,14 @@ def test_no_secret_is_shown_by_the_settings_themselves(load: Load) -> None:
         ("[defaults]\nallow_unlisted = 'yes'", "[defaults] allow_unlisted", "true or false"),
         ("[services.demo]\nallow_unlisted = true", "[services.demo] allow_unlisted", "there is no such setting"),
         ("[services.demo]\ntimeout_s = 0\nweight = 0", "[services.demo] weight", "greater than 0"),
+        ("[services.demo]\naliases = ['a//b']", "[services.demo] aliases", "names joined by /, like owner/name"),
+        ("[services.demo]\naliases = 'a/b'", "[services.demo] aliases", "valid"),
+        ("[defaults]\naliases = ['a/b']\n[services.demo]", "[defaults] aliases", "give each its own"),
+        (
+            "[services]\na = {aliases = ['x/y']}\nb = {aliases = ['x/y']}",
+            "services file",
+            "that of two services, a and b",
+        ),
     ],
 )
 def test_a_mistake_in_the_services_file_is_told_with_its_place_and_the_mend(
@@ -262,6 +276,14 @@ def test_a_service_takes_what_it_does_not_say_from_the_defaults(load: Load, fold
 
     assert (demo.timeout_s, demo.max_attempts, demo.max_concurrency) == (3, 2, 64)
     assert demo.url("", "") == "http://t/api/predict/demo"
+
+
+def test_a_service_is_found_by_its_aliases(load: Load, folder: Path) -> None:
+    services_file(folder, "[services.demo]\naliases = ['acme/demo', 'Qwen/Qwen3-0.6B']\n[services.other]")
+
+    services = load().services()
+
+    assert [services.name_of(name) for name in ("acme/demo", "Qwen/Qwen3-0.6B", "other")] == ["demo", "demo", "other"]
 
 
 # ---------------------------------------------------------------------------------------------------------- reload

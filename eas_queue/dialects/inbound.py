@@ -42,15 +42,17 @@ _DURATION_PART = r"(\d{1,9}(?:\.\d{1,9})?)(ns|us|µs|μs|ms|s|m|h)"
 _poll = monkey.get_original("select", "poll")
 
 
-def submission(request: Request, path: str, caller: Caller, *, priority: int | None = None) -> Submission:
+def submission(
+    request: Request, path: str, caller: Caller, *, priority: int | None = None, own: frozenset[str] = frozenset()
+) -> Submission:
     """The request as the engine stores it. *path* is the subpath as the client wrote it, still quoted.
 
-    *priority*: where the dialect has its own ways to name one.
+    *priority*: where the dialect has its own ways to name one; *own*: query parameters that are for the queue.
 
     Raises InvalidRequest; werkzeug's RequestEntityTooLarge when the body is over the limit (chunked ones too).
     """
     query = request.query_string.decode("latin-1")
-    forwarded, headers, body = _forwarded_query(query), _forwarded_headers(request), whole_body(request)
+    forwarded, headers, body = _forwarded_query(query, own), _forwarded_headers(request), whole_body(request)
     return Submission(
         body=body,
         path=_checked_path(path),
@@ -180,15 +182,16 @@ def _checked_path(path: str) -> str:
     return path
 
 
-def _forwarded_query(query: str) -> str:
-    """All parameters in their order, repeated ones too, but those of the queue itself, whose names start with `_`."""
+def _forwarded_query(query: str, own: frozenset[str] = frozenset()) -> str:
+    """All parameters in their order, repeated ones too, but those of the queue itself: *own*, and `_...`."""
     if not query:
         return query
     if _CONTROL.search(unquote(query, "latin-1").replace("\n", "").replace("\t", "")):  # a prompt may have lines
         raise errors.InvalidRequest("the query contains a control character")
     if _CONTROL.search(query) or " " in query or not query.isascii():
         raise errors.InvalidRequest("the query contains characters that must be percent-encoded")
-    return "&".join(pair for pair in query.split("&") if pair and not unquote(pair).startswith("_"))
+    pairs = [pair for pair in query.split("&") if pair and not unquote(pair).startswith("_")]
+    return "&".join([pair for pair in pairs if unquote(pair.partition("=")[0]) not in own] if own else pairs)
 
 
 def _forwarded_headers(request: Request) -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from eas_queue.engine.request import Retries
 from eas_queue.engine.service import Service
 from eas_queue.store.shapes import Ended, Leased, Requeued
 
@@ -15,6 +16,7 @@ BUSY_MAX_MS = 86_400_000  # a target may say 429 to one request for a day, or un
 BUSY_DELAY_S = 1.0  # after a 429 without Retry-After
 BUSY_DELAY_MIN_S = 0.5  # after one with `Retry-After: 0`: as it does not count, it could go round for a day
 RETRY_AFTER_MAX_S = 3_600.0
+NEEDS_RETRY = "x-fal-needs-retry"  # a target's own word, 1 or 0, on what is not 2xx; goes before `retry_on`
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +42,48 @@ class NoAnswer:
 
 
 def after_attempt(service: Service, work: Leased, got: Answer | NoAnswer) -> Ended | Requeued:
-    """The service's policy applied to one attempt.
+    """The policy of the service, or of the request where its client brought one, applied to one attempt.
 
-    Any 2xx succeeds. 429 gives the request back without counting the attempt. Answers in ``retry_on`` and missing ones
-    are sent again until ``max_attempts`` are used up; then, and for every other answer, the request has failed.
+    Any 2xx succeeds. 429 gives the request back without counting the attempt, unless target or client say that it is
+    not to be sent again. Answers in ``retry_on``, those that ask for it, and missing ones are sent again until the
+    attempts are used up; then, and for every other answer, the request has failed.
     """
     if isinstance(got, Answer):
         if 200 <= got.status_code < 300:
             return _succeeded(got)
         error_type, error = "TargetFailed", f"the target answered {got.status_code}"
-        if got.status_code == 429 and work.started_ms - work.submitted_ms < BUSY_MAX_MS:
+        says = {"1": True, "true": True, "0": False, "false": False}.get((got.header(NEEDS_RETRY) or "").lower())
+        is_final = says is False or _own_retries(work).server_error == 0
+        if got.status_code == 429 and not is_final and work.started_ms - work.submitted_ms < BUSY_MAX_MS:
             delay_s = retry_after_s(got.header("retry-after"))
             delay_s = BUSY_DELAY_S if delay_s is None else max(delay_s, BUSY_DELAY_MIN_S)
             return Requeued(False, round(delay_s * 1000), error_type, error)
-        retryable = got.status_code in service.retry_on
+        retryable = got.status_code in service.retry_on if says is None else says
     else:
         error_type, error, retryable = got.error_type, got.detail, not got.final
-    if retryable and work.attempt < service.max_attempts:
+    most = attempts_most(service, work, got)
+    if retryable and work.attempt < most:
         return Requeued(True, backoff_ms(service, work.attempt), error_type, error)
     if retryable:
-        error = f"{error}; {work.attempt} of {service.max_attempts} attempts were made"
+        error = f"{error}; {work.attempt} of {most} attempts were made"
     return _failed(got, error_type, error, dead_letter=retryable)
+
+
+def attempts_most(service: Service, work: Leased, got: Answer | NoAnswer | None = None) -> int:
+    """How many attempts there may be in all, after one that ended so; None: after one whose worker is lost."""
+    retries = _own_retries(work)
+    if isinstance(got, Answer):
+        most = retries.server_error
+    elif got is not None and got.error_type == "TargetTimeout":
+        most = retries.timeout
+    else:
+        most = retries.connection_error
+    return service.max_attempts if most is None else 1 + most
+
+
+def _own_retries(work: Leased) -> Retries:
+    """What its client said, if anything."""
+    return Retries(**json.loads(work.meta).get("retries") or {})
 
 
 def backoff_ms(service: Service, attempt: int) -> int:

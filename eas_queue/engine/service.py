@@ -15,6 +15,7 @@ from eas_queue.engine import errors
 from eas_queue.store.shapes import Overview as Overview  # part of what the engine hands out
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+ALIAS = re.compile(rf"{NAME.pattern}(/{NAME.pattern}){{0,2}}")
 StatusCode = Annotated[int, Field(ge=300, le=599)]
 
 
@@ -48,6 +49,18 @@ class ServiceSettings(pydantic.BaseModel):
         "evict", description="a full sink loses its oldest items, or holds the service until there is room"
     )
     max_sink_length: int = Field(100_000, ge=1, description="ended requests listed in sink and rear; oldest leave")
+
+    aliases: tuple[str, ...] = Field(
+        (), description="further names, for dialects whose clients say `owner/name`; each stands once in the file"
+    )
+
+    @pydantic.field_validator("aliases")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for alias in value:
+            if not ALIAS.fullmatch(alias):
+                raise ValueError(f"{alias[:140]!r} is not one: use one to three names joined by /, like owner/name")
+        return value
 
     @pydantic.field_validator("target_url")
     @classmethod
@@ -85,7 +98,10 @@ class Service(ServiceSettings):
 
 
 class Services:
-    """The services of one installation: those listed, and, where allowed, any other valid name."""
+    """The services of one installation: those listed, and, where allowed, any other valid name.
+
+    Raises ValueError for an alias that two of them have.
+    """
 
     def __init__(
         self,
@@ -99,6 +115,12 @@ class Services:
         self.defaults = defaults
         self.result_ttl_s = result_ttl_s
         self._listed = {name: self._named(name, settings) for name, settings in listed.items()}
+        self._by_alias: dict[str, str] = {}
+        for service in self:
+            for alias in service.aliases:
+                other = self._by_alias.setdefault(alias, service.name)
+                if other != service.name:
+                    raise ValueError(f"alias {alias!r} is that of two services, {other} and {service.name}")
         self._unlisted = functools.lru_cache(maxsize=1024)(lambda name: self._named(name, defaults))
 
     def _named(self, name: str, settings: ServiceSettings) -> Service:
@@ -106,6 +128,10 @@ class Services:
 
     def __iter__(self) -> Iterator[Service]:
         return iter(self._listed.values())
+
+    def name_of(self, alias: str) -> str:
+        """The service behind a name like `owner/name`: whose alias it is, else `owner.name`, whether served or not."""
+        return self._by_alias.get(alias) or alias.replace("/", ".")
 
     def get(self, name: str) -> Service:
         """Raises InvalidRequest for a name that can't be one, ServiceNotFound for one that is not served."""

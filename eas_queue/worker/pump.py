@@ -190,7 +190,7 @@ class Pump:
         if got is Closed.CANCELLED:
             return None
         if got is Closed.DRAINING:
-            if attempt.service.max_attempts > 1 or not attempt.was_sent:
+            if not attempt.was_sent or retry.attempts_most(attempt.service, attempt.work) > 1:
                 return Requeued(False, 0, "HandedBack", "its worker was stopped; it goes on with another one")
             got = NoAnswer(502, "WorkerStopped", "its worker was stopped during the call")  # sent at most once
         if isinstance(got, Closed):

@@ -27,7 +27,7 @@ def test_every_block_of_the_readme_runs_in_a_clean_clone() -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "all as the README says" in done.stdout
+    assert "all as README.md says" in done.stdout
 
 
 def test_every_setting_is_in_the_readme_and_none_that_is_not() -> None:

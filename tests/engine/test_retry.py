@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from eas_queue.engine import retry
-from eas_queue.engine.retry import Answer, NoAnswer, after_attempt
+from eas_queue.engine.request import Retries
+from eas_queue.engine.retry import Answer, NoAnswer, after_attempt, attempts_most
 from eas_queue.engine.service import Service, ServiceSettings
 from eas_queue.store.shapes import Ended, Leased, Requeued
 
@@ -21,8 +23,9 @@ def service(**settings: Any) -> Service:
     return Service(name="s", result_ttl_s=60, **ServiceSettings(**settings).model_dump())
 
 
-def work(attempt: int = 1, *, waited_ms: int = 0) -> Leased:
-    return Leased("s", "id", "1.nonce", attempt, b"{}", b"", 1_000, 0, 1_000 + waited_ms)
+def work(attempt: int = 1, *, waited_ms: int = 0, retries: Retries | None = None) -> Leased:
+    meta = {} if retries is None else {"retries": dataclasses.asdict(retries)}
+    return Leased("s", "id", "1.nonce", attempt, json.dumps(meta).encode(), b"", 1_000, 0, 1_000 + waited_ms)
 
 
 def answer(status_code: int, *headers: tuple[str, str], body: bytes = b"") -> Answer:
@@ -130,6 +133,98 @@ def test_what_could_not_be_helped_by_another_attempt_fails_at_once() -> None:
     assert (end.error_type, end.error, end.dead_letter) == ("ResultTooLarge", "more than can be kept", False)
 
 
+# ------------------------------------------------------------------------------------------- what the client asked for
+
+TIMEOUT = NoAnswer(504, "TargetTimeout", "too slow")
+UNREACHABLE = NoAnswer(502, "TargetUnreachable", "refused")
+BROKEN = NoAnswer(502, "TargetBroken", "cut off")
+
+
+@pytest.mark.parametrize(
+    ("retries", "got", "most"),
+    [
+        (Retries(), answer(503), 4),
+        (Retries(), TIMEOUT, 4),
+        (Retries(timeout=1), TIMEOUT, 2),
+        (Retries(timeout=1), UNREACHABLE, 4),
+        (Retries(timeout=1), answer(503), 4),
+        (Retries(server_error=6), answer(503), 7),
+        (Retries(server_error=6), answer(504), 7),  # the target's own 504 is an answer
+        (Retries(server_error=6), TIMEOUT, 4),
+        (Retries(connection_error=0), UNREACHABLE, 1),
+        (Retries(connection_error=0), BROKEN, 1),
+        (Retries(connection_error=0), answer(503), 4),
+        (Retries(0, 0, 0), answer(503), 1),
+        (Retries(0, 0, 0), TIMEOUT, 1),
+        (Retries(0, 0, 0), UNREACHABLE, 1),
+    ],
+)
+def test_its_client_says_how_often_by_what_the_attempt_failed_of(
+    retries: Retries, got: Answer | NoAnswer, most: int
+) -> None:
+    if most > 1:
+        assert requeued(after_attempt(service(), work(most - 1, retries=retries), got)).counted
+    end = ended(after_attempt(service(), work(most, retries=retries), got))
+
+    assert end.dead_letter
+    assert end.error.endswith(f"; {most} of {most} attempts were made")
+
+
+def test_attempts_count_together_whatever_they_failed_of() -> None:
+    retries = Retries(timeout=5, server_error=1)
+
+    assert requeued(after_attempt(service(), work(2, retries=retries), TIMEOUT)).counted
+    assert ended(after_attempt(service(), work(2, retries=retries), answer(503))).error.endswith(
+        "2 of 2 attempts were made"
+    )
+
+
+def test_its_client_does_not_say_which_answers_are_sent_again() -> None:
+    retries = Retries(server_error=6)
+
+    assert ended(after_attempt(service(), work(retries=retries), answer(500))).state == "failed"
+    assert requeued(after_attempt(service(retry_on=[500]), work(6, retries=retries), answer(500))).counted
+
+
+@pytest.mark.parametrize(
+    ("retries", "most"),
+    [(None, 4), (Retries(), 4), (Retries(timeout=0, server_error=0), 4), (Retries(connection_error=0), 1)],
+)
+def test_a_lost_worker_is_a_connection_error(retries: Retries | None, most: int) -> None:
+    assert attempts_most(service(), work(retries=retries)) == most
+
+
+@pytest.mark.parametrize(
+    ("status_code", "says", "is_sent_again"),
+    [
+        (500, "1", True),
+        (422, "true", True),
+        (302, "TRUE", True),
+        (503, "0", False),
+        (503, "false", False),
+        (503, "False", False),
+        (503, "maybe", True),
+        (503, "", True),
+        (500, "yes", False),
+    ],
+)
+def test_the_target_says_whether_its_answer_is_sent_again(status_code: int, says: str, is_sent_again: bool) -> None:
+    got = after_attempt(service(), work(), answer(status_code, ("X-Fal-Needs-Retry", says)))
+
+    assert isinstance(got, Requeued) == is_sent_again
+    if isinstance(got, Ended):
+        assert (got.state, got.dead_letter) == ("failed", False)
+
+
+def test_but_not_how_often_nor_of_a_success_nor_of_a_429() -> None:
+    says, never = ("X-Fal-Needs-Retry", "1"), ("X-Fal-Needs-Retry", "0")
+
+    assert ended(after_attempt(service(), work(4), answer(500, says))).dead_letter
+    assert ended(after_attempt(service(), work(retries=Retries(0, 0, 0)), answer(500, says))).dead_letter
+    assert ended(after_attempt(service(), work(), answer(200, says))).state == "succeeded"
+    assert not requeued(after_attempt(service(), work(), answer(429, never))).counted
+
+
 # --------------------------------------------------------------------------------------------------------- 429 and when
 
 
@@ -151,6 +246,29 @@ def test_a_429_is_given_back_for_as_long_as_its_retry_after_says(value: str, del
     again = requeued(after_attempt(service(), work(), answer(429, ("RETRY-after", value))))
 
     assert again.delay_ms == delay_ms
+
+
+@pytest.mark.parametrize(
+    ("own", "headers", "is_final"),
+    [
+        ({"server_error": 0}, [], True),
+        ({"server_error": 1}, [], False),
+        ({"timeout": 0, "connection_error": 0}, [], False),
+        (None, [("X-Fal-Needs-Retry", "0")], True),
+        (None, [("X-Fal-Needs-Retry", "1")], False),
+    ],
+)
+def test_a_429_is_the_end_where_target_or_client_say_so(
+    own: dict[str, int] | None, headers: list[tuple[str, str]], is_final: bool
+) -> None:
+    busy = work()._replace(meta=json.dumps({"retries": own}).encode())
+
+    got = after_attempt(service(), busy, answer(429, *headers))
+
+    if is_final:
+        assert (ended(got).state, ended(got).status_code) == ("failed", 429)
+    else:
+        assert not requeued(got).counted
 
 
 def test_after_a_day_of_429_the_request_fails() -> None:

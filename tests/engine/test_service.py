@@ -88,6 +88,74 @@ def test_more_unlisted_services_than_are_remembered_are_all_served() -> None:
     assert all(found.get(f"s{number}").name == f"s{number}" for number in range(3_000))
 
 
+# ------------------------------------------------------------------------------------------------------------ aliases
+
+
+@pytest.mark.parametrize(
+    "alias", ["demo", "acme/demo", "workflows/acme/demo", "1714827/joke", "Qwen/Qwen3-0.6B", "a" * 128]
+)
+def test_an_alias_is_one_to_three_names_joined_by_slashes(alias: str) -> None:
+    found = services(allow_unlisted=False, sentiment=ServiceSettings(aliases=(alias,)))
+
+    assert found.get(found.name_of(alias)).name == "sentiment"
+
+
+@pytest.mark.parametrize(
+    "alias",
+    [
+        "",
+        "/",
+        "a/",
+        "/a",
+        "a//b",
+        "a/b/c/d",
+        "a b/c",
+        "a/b\n",
+        "-a/b",
+        "a/.b",
+        "a/../b",
+        "é/b",
+        "a/b?c",
+        "a" * 129,
+        "a%2Fb",
+    ],
+)
+def test_anything_else_is_none(alias: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match="one to three names joined by /"):
+        ServiceSettings(aliases=(alias,))
+
+
+def test_two_services_can_not_have_the_same_and_one_may_say_it_twice() -> None:
+    with pytest.raises(ValueError, match="'acme/demo' is that of two services, one and two"):
+        services(
+            allow_unlisted=False,
+            one=ServiceSettings(aliases=("acme/demo",)),
+            two=ServiceSettings(aliases=("acme/other", "acme/demo")),
+        )
+
+    twice = services(allow_unlisted=False, one=ServiceSettings(aliases=("acme/demo", "acme/demo")))
+    assert twice.name_of("acme/demo") == "one"
+
+
+def test_without_an_alias_slashes_are_dots() -> None:
+    found = services(allow_unlisted=False, sentiment=ServiceSettings(aliases=("acme/demo",)))
+
+    assert found.name_of("acme/other") == "acme.other"
+    assert found.name_of("workflows/acme/demo") == "workflows.acme.demo"
+    assert found.name_of("sentiment") == "sentiment"
+    with pytest.raises(errors.ServiceNotFound):
+        found.get(found.name_of("acme/other"))
+    assert services(allow_unlisted=True).get("acme.other").name == "acme.other"
+
+
+def test_an_alias_goes_before_a_service_of_that_name() -> None:
+    found = services(
+        allow_unlisted=False, **{"acme.demo": ServiceSettings(), "sentiment": ServiceSettings(aliases=("acme/demo",))}
+    )
+
+    assert found.name_of("acme/demo") == "sentiment"
+
+
 # ------------------------------------------------------------------------------------------------------ where it goes
 
 
@@ -148,6 +216,8 @@ def test_every_setting_has_a_default_that_works_and_a_line_that_explains_it() ->
         ("submit_body", "body"),
         ("sink", "sometimes"),
         ("max_sink_length", 0),
+        ("aliases", "acme/demo"),
+        ("aliases", [1]),
         ("timeout", 3),
     ],
 )

@@ -516,6 +516,26 @@ class TestRedelivery:
         assert sink.there("sink_rear") == [1]
         assert sink.indexes("g/a") == [2, 3]
 
+    def test_of_a_window_what_is_to_be_given_once_is_not_given_again(self, input_: Desk) -> None:
+        once = [("attempts_most", "1")]
+        first, second, third = (input_.drive.submit(own=own) for own in (once, [], once))
+        input_.join("s/a")
+        assert input_.indexes("s/a") == [1, 2, 3]
+
+        input_.leave("s/a")
+
+        assert [input_.drive.state(each) for each in (first, second, third)] == ["failed", "queued", "failed"]
+        assert input_.there("rear") == [1, 2]
+
+    def test_what_is_to_be_given_once_is_refused_once(self, input_: Desk) -> None:
+        request_id = input_.drive.submit(own=[("attempts_most", "1")])
+        input_.join("g/a")
+        input_.pull("g/a")
+
+        input_.refuse("g", 1)
+
+        assert input_.drive.state(request_id) == "failed"
+
     def test_consumers_of_a_dead_process_are_released_by_the_sweep(self, sink: Desk) -> None:
         sink.join("g/a", process="dead")
         sink.put()
@@ -830,6 +850,16 @@ class TestTaps:
 
         assert tap.there() == []
         assert drive.raw.hget(keys.record_key("s", work.request_id), "body") is None
+
+    def test_nothing_of_a_brief_one_stays_for_a_tap(self, drive: Driver) -> None:
+        drive.register()
+        drive.submit(own=[("brief_ms", "60000")])
+        tap = Desk(drive, "input")
+        tap.join("tap/a")
+        [work] = drive.start()
+        drive.finish(work)
+
+        assert tap.there() == tap.indexes("tap/a") == []
 
     def test_what_no_tap_reads_goes_with_its_record(self, drive: Driver) -> None:
         drive.register(ttl_ms=1_000)

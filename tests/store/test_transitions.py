@@ -231,6 +231,19 @@ class TestEnds:
         assert drive.raw.hget(keys.record_key("s", request_id), "body") == b"in"
         assert list(drive.members("s", "rear")) == [request_id]
 
+    @pytest.mark.parametrize("end", [SUCCEEDED, DEAD])
+    def test_nothing_of_a_brief_one_is_kept_longer(self, drive: Driver, end: Any) -> None:
+        request_id = drive.submit(own=[("brief_ms", "60000")], idempotency=("key", "print"))
+        [work] = drive.start()
+        drive.progress(work, "", ("info", "a line"))
+        drive.finish(work, end)
+
+        assert not drive.raw.hexists(keys.record_key("s", request_id), "body")
+        assert drive.members("s", "sink") == drive.members("s", "rear") == drive.members("s", "input") == {}
+        left = [key for key in drive.raw.scan_iter(count=1000) if request_id.encode() in key or b"idem" in key]
+        assert len(left) == 4
+        assert all(0 < drive.raw.pttl(key) <= 60_000 for key in left)
+
     def test_a_final_answer_is_no_dead_letter(self, drive: Driver) -> None:
         drive.submit()
         drive.finish(drive.start()[0], FAILED)
@@ -334,6 +347,26 @@ class TestLeases:
         drive.sweep()
 
         assert drive.state(request_id) == "failed"
+
+    def test_a_submit_may_say_how_often_it_is_sent_at_most(self, drive: Driver) -> None:
+        once, often = (drive.submit(own=[("attempts_most", most)]) for most in ("1", "4"))
+        drive.start(2)
+        drive.pass_time(LEASE_MS + 1)
+        drive.sweep()
+        assert (drive.state(once), drive.state(often)) == ("failed", "queued")
+        for _ in range(3):
+            assert drive.state(often) == "queued"
+            drive.start()
+            drive.pass_time(LEASE_MS + 1)
+            drive.sweep()
+        assert drive.state(often) == "failed"
+
+        [(_, again)] = drive.redrive(once)
+        drive.start()
+        drive.pass_time(LEASE_MS + 1)
+        drive.sweep()
+
+        assert drive.state(again) == "failed"
 
     def test_a_renewed_lease_does_not_lapse(self, drive: Driver) -> None:
         drive.submit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import urllib.request
 from collections.abc import Callable
@@ -34,21 +35,29 @@ class Call:
                 return exc.code
 
 
-def ok(call: Call) -> tuple[int, bytes]:
+Reply = tuple[int, bytes] | tuple[int, bytes, dict[str, str]]  # status, body, headers besides JSON's
+
+
+def ok(call: Call) -> Reply:
     return 200, b'{"ok": true}'
 
 
 class OwnTarget(ThreadingHTTPServer):
-    """*act* gets each call in a thread of its own and returns status and JSON body."""
+    """*act* gets each call in a thread of its own and returns status and JSON body, or headers with them."""
 
     daemon_threads = True
     request_queue_size = 128
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.act: Callable[[Call], tuple[int, bytes]] = ok
+        self.act: Callable[[Call], Reply] = ok
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a caller that has gone: that is what a cancel does."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def stop(self) -> None:
         self.shutdown()
@@ -62,9 +71,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         call = Call(self.path, headers, self.rfile.read(int(headers.get("content-length", "0"))))
-        status, body = self.server.act(call)
+        status, body, *more = self.server.act(call)
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        for name, value in ({"Content-Type": "application/json"} | (more[0] if more else {})).items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +73,14 @@ def test_every_package_is_pinned(pins: Path) -> None:
 
     assert lines == sorted(lines, key=str.lower)
     assert all(line.count("==") == 1 for line in lines)
+
+
+def test_every_package_of_the_javascript_client_is_pinned_by_its_contents_and_comes_from_any_registry() -> None:
+    wanted = json.loads((PINS / "fal_js" / "package.json").read_text())["dependencies"]
+    packages = json.loads((PINS / "fal_js" / "package-lock.json").read_text())["packages"]
+    found = {name.removeprefix("node_modules/"): content for name, content in packages.items() if name}
+
+    assert packages[""]["dependencies"] == wanted
+    assert wanted.items() <= {name: content["version"] for name, content in found.items()}.items()
+    assert all(re.fullmatch(r"sha512-.+", content["integrity"]) for content in found.values())
+    assert all("resolved" not in content for content in found.values())

@@ -10,7 +10,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from eas_queue.auth import Access, Role
-from eas_queue.dialects import inbound, problem
+from eas_queue.dialects import inbound, outbound, problem
 from eas_queue.dialects.failure import Failure
 from eas_queue.dialects.native import events, schema, webhook
 from eas_queue.dialects.native.status import PREFIX, status_of
@@ -20,8 +20,6 @@ from eas_queue.engine.request import Caller, Receipt, Request, State, Webhook
 
 REQUEST_ID_HEADER = "X-Eas-Queueservice-Request-Id"
 INDEX_HEADER = "X-Eas-Queueservice-Index"
-# What a browser would take for the queue's own: a target must not set cookies or policies for this origin.
-_NOT_RELAYED = frozenset({"set-cookie", "set-cookie2", "strict-transport-security", "clear-site-data", "alt-svc"})
 
 
 def blueprint(engine: Engine, access: Access, *, base_url: str, max_wait_s: float) -> Blueprint:
@@ -116,11 +114,7 @@ def blueprint(engine: Engine, access: Access, *, base_url: str, max_wait_s: floa
             if applied:
                 response.headers["Preference-Applied"] = applied
             return response
-        response = Response(engine.result_body(found), found.status_code)
-        del response.headers["Content-Type"]
-        for name, value in found.headers:
-            if name.lower() not in _NOT_RELAYED and inbound.is_header(name, value):
-                response.headers.add(name, value)
+        response = outbound.relayed(found, engine.result_body(found))
         response.headers[REQUEST_ID_HEADER] = found.request_id
         response.headers["X-Result-Source"] = "target"
         if applied:

@@ -80,12 +80,14 @@ local function fail_request(s, id, error_type, text)
 end
 
 -- What a watcher of the lane held waits again, at its old place, or is a dead letter. counts: the attempt is used up.
-local function hand_back(s, id, counts, error_type, text, why)
+-- was_given: it may have been begun, so that one which is to be sent once is not sent again.
+local function hand_back(s, id, counts, error_type, text, why, was_given)
   local r = record(s, id)
   free_slot(s, id)
   free_window(s, id)
   local f = redis.call('HMGET', r, 'attempt', 'attempts_most')
   if why then redis.call('HSET', r, 'why', why) end
+  counts = counts or (was_given and f[2] == '1')
   if counts and number(f[1]) >= attempts_most(s, f[2]) then
     fail_request(s, id, error_type, text)
   else
@@ -176,7 +178,8 @@ local function give_back(s, k, group, item, counts, code, reason)
     n .. ' ' .. consumer .. ' ' .. (code or old_code) .. ' ' .. (reason or old_reason))
   redis.call('ZADD', group_key(k, group, BACK_SUFFIX),
     score_in(k, item, redis.call('ZSCORE', k.items, item)), item)
-  if n >= s.max_attempts then bury(s, k, group, item) end
+  local own = s.pull and k.name == 'input' and redis.call('HGET', record(s, item), 'attempts_most')
+  if n >= attempts_most(s, own) then bury(s, k, group, item) end
 end
 
 -- What a refusal without a code is noted as; '-' stands for no refusal.
@@ -195,7 +198,7 @@ local function release(s, k, consumer)
   if not f[2] then return end
   for i, item in ipairs(redis.call('ZRANGE', window_key(k, consumer), 0, -1)) do
     if is_lane(s, k, group) then
-      hand_back(s, item, i == 1, 'WatcherLost', 'the watcher that held it has gone')
+      hand_back(s, item, i == 1, 'WatcherLost', 'the watcher that held it has gone', nil, true)
     else
       give_back(s, k, group, item, i == 1)
     end

@@ -28,11 +28,11 @@ end
 
 -- What Celery's Redis backend stores and publishes for a finished task, so that AsyncResult agrees and get() wakes.
 -- The inner result is JSON text made by the caller or by failure_json.
-local function celery_record(s, id, status, result_json)
+local function celery_record(id, status, result_json, lives_ms)
   local text = '{"status": "' .. status .. '", "result": ' .. result_json
     .. ', "traceback": null, "children": [], "date_done": "' .. iso_date() .. '", "task_id": "' .. id .. '"}'
   local key = CELERY_RESULT_PREFIX .. id
-  redis.call('SET', key, text, 'PX', s.ttl_ms)
+  redis.call('SET', key, text, 'PX', lives_ms)
   redis.call('PUBLISH', key, text)
 end
 
@@ -66,7 +66,8 @@ local function finish_record(s, id, state, fields, celery_status, celery_json, h
     fields[#fields + 1] = name
     fields[#fields + 1] = value
   end
-  local stays = leave_input(s, id, number(had[4]), had[5])
+  local lives_ms = math.min(s.ttl_ms, tonumber(had[6] or s.ttl_ms))
+  local stays = leave_input(s, id, number(had[4]), had[5], had[6])
   if s.sink_on and not is_unlisted and not had[6] and (state == 'succeeded' or state == 'failed') then
     set('sink_index', list_ended(s, 'sink', id, NORMAL, had[5]))
     due(s, now + s.ttl_ms)
@@ -74,14 +75,13 @@ local function finish_record(s, id, state, fields, celery_status, celery_json, h
   set('events', number(had[1]) + 1)
   redis.call('HSET', r, 'state', state, 'finished_ms', now, unpack(fields))
   -- only dead letters may be sent again
-  if (stays or state == 'failed') and not had[6] then redis.call('HDEL', r, 'token')
+  if stays or state == 'failed' and not had[6] then redis.call('HDEL', r, 'token')
   else redis.call('HDEL', r, 'token', 'body') end
-  if had[2] then redis.call('PEXPIRE', s.idempotency .. had[2], s.ttl_ms) end
-  if had[3] then redis.call('PEXPIRE', s.logs .. id, s.ttl_ms) end
-  local lives_ms = math.min(s.ttl_ms, tonumber(had[6] or s.ttl_ms))
+  if had[2] then redis.call('PEXPIRE', s.idempotency .. had[2], lives_ms) end
+  if had[3] then redis.call('PEXPIRE', s.logs .. id, lives_ms) end
   redis.call('PEXPIRE', r, lives_ms)
   if had[7] then leave_hook(s, id, had[7], lives_ms) end
-  celery_record(s, id, celery_status, celery_json)
+  celery_record(id, celery_status, celery_json, lives_ms)
   redis.call('PUBLISH', NOTE_PREFIX .. id, state)
 end
 

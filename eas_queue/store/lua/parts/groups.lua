@@ -78,11 +78,11 @@ local function wanted(s, k, item)
   return false, concerns
 end
 
--- A request that ends leaves the input, unless a tap has not read it yet; returns whether it stays.
-local function leave_input(s, id, class, name)
+-- A request that ends leaves the input, unless a tap has not read it yet; returns whether it stays. A brief one does not.
+local function leave_input(s, id, class, name, is_brief)
   local k = queue(s, 'input')
   if redis.call('EXISTS', queue_key(k, GROUPS_SUFFIX)) == 1 then
-    if wanted(s, k, id) then
+    if not is_brief and wanted(s, k, id) then
       redis.call('ZADD', s.kept, now + s.ttl_ms, id)
       due(s, now + s.ttl_ms)
       return true
