@@ -1,5 +1,5 @@
-"""``python -m tests.webhooks.minute``: 1,000 webhooks to a receiver that is dead for a full minute, with pauses like those
-at the beginning of the default; some minutes, so it is no test."""
+"""``python -m tests.webhooks.minute``: 1,000 webhooks to a receiver that is dead for a full minute, with pauses like
+the first ones of the default; some minutes, so it is no test."""
 
 from __future__ import annotations
 
