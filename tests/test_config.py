@@ -49,6 +49,7 @@ def services_file(folder: Path, text: str) -> Path:
 
 # -------------------------------------------------------------------------------------------------------- wrong values
 
+WEBHOOK_SECRET = "whsec_" + "c2VjcmV0" * 4
 WRONG = [
     ("REDIS_URL", f"http://:{SECRET}@h:6379/0", "redis://:PASSWORD@HOST:6379/0"),
     ("REDIS_URL", SECRET, "redis://:PASSWORD@HOST:6379/0"),
@@ -97,6 +98,14 @@ WRONG = [
     ("STOP_GRACE_S", "soon", "valid number"),
     ("WEB_CONCURRENCY", "0", "greater than or equal to 1"),
     ("WORKER_CONCURRENCY", "0", "greater than or equal to 1"),
+    ("WEBHOOK_SECRET", SECRET, "whsec_ and the base64 of 24 to 64 random bytes"),
+    ("WEBHOOK_SECRET", "whsec_c2hvcnQ=", "whsec_ and the base64 of 24 to 64 random bytes"),
+    ("WEBHOOK_SECRET", f"{WEBHOOK_SECRET},whsec_", "whsec_ and the base64 of 24 to 64 random bytes"),
+    ("WEBHOOK_ALLOW_PRIVATE", "maybe", "valid boolean"),
+    ("WEBHOOK_TIMEOUT_S", "0", "greater than or equal to 0.1"),
+    ("WEBHOOK_RETRY_DELAYS_S", "5,-1", "seconds like 5,60,600"),
+    ("WEBHOOK_RETRY_DELAYS_S", "5,,1", "seconds like 5,60,600"),
+    ("WEBHOOK_CONCURRENCY", "0", "greater than or equal to 1"),
     ("LOG_LEVEL", "loud", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
 ]
 
@@ -498,3 +507,31 @@ def test_with_auth_off_gunicorn_listens_on_loopback_and_asks_for_no_token(server
 
         assert installation.submit()
         assert f"Listening at: http://127.0.0.1:{installation.port} " in web.log
+
+
+def test_webhooks_are_signed_with_the_secrets_of_the_environment_else_with_that_of_make_run(
+    load: Load, tmp_path: Path
+) -> None:
+    other = "whsec_" + "b3RoZXIh" * 4
+    assert load(RUN_DIR=str(tmp_path)).webhook_secrets == ()
+
+    (tmp_path / "webhook.secret").write_text(f"{WEBHOOK_SECRET}\n")
+
+    assert load(RUN_DIR=str(tmp_path)).webhook_secrets == (WEBHOOK_SECRET,)
+    both = load(RUN_DIR=str(tmp_path), WEBHOOK_SECRET=f"{other}, {WEBHOOK_SECRET}")
+    assert both.webhook_secrets == (other, WEBHOOK_SECRET)
+
+
+def test_a_broken_secret_of_make_run_is_told_without_its_text(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "webhook.secret").write_text("whsec_chipped")
+
+    with pytest.raises(config.ConfigError, match=r"webhook\.secret: each secret must be") as caught:
+        load(RUN_DIR=str(tmp_path)).webhook_secrets  # noqa: B018  a property that raises
+    assert "chipped" not in str(caught.value)
+
+
+def test_the_pauses_of_webhooks_last_some_two_hours(load: Load) -> None:
+    default = load().webhook_retry_delays_s
+
+    assert (len(default), 7000 < sum(default) < 7500) == (10, True)
+    assert load(WEBHOOK_RETRY_DELAYS_S="1, 2.5").webhook_retry_delays_s == (1, 2.5)

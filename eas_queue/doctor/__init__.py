@@ -76,8 +76,16 @@ def _redis(chosen: config.Settings, url: str, log_dir: Path | None) -> list[Resu
         return [*results, not_asked]
     worker_log = _log(log_dir, "worker")
     waits = Running("queues", lambda: queues.check(url))
-    results += Running("workers", lambda: broker.check(url, worker_log=worker_log)).results(BROKER_S)
+    results += Running(
+        "workers", lambda: broker.check(url, worker_log=worker_log, has_webhooks=_has_webhooks(chosen))
+    ).results(BROKER_S)
     return results + waits.results(QUEUES_S)
+
+
+def _has_webhooks(chosen: config.Settings) -> bool:
+    with contextlib.suppress(config.ConfigError):  # which the check of the settings tells
+        return bool(chosen.webhook_secrets)
+    return False
 
 
 def _log(log_dir: Path | None, name: str) -> str | None:

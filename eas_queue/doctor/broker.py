@@ -17,11 +17,13 @@ ASK_S = 1.0
 ASK_AGAIN_S = 2.0  # a worker under load may need more than a second for an answer
 QUEUES = (keys.QUEUE_HIGH, keys.QUEUE_NORMAL)
 ARGUMENTS = "-A app.celery_app worker -P gevent -c 1000 -Q celery,high_priority"  # as in the Procfile
+WEBHOOK_ARGUMENTS = "-A app.celery_app worker -P gevent -c 100 -Q webhooks -n webhooks@%h"
 _TIMEOUTS = {"socket_timeout": 3, "socket_connect_timeout": 1}
 
 
-def check(url: str, *, worker_log: str | None) -> Iterator[Result]:
-    """*worker_log*: where `make run`, which is running, keeps its worker's log."""
+def check(url: str, *, worker_log: str | None, has_webhooks: bool = False) -> Iterator[Result]:
+    """*worker_log*: where `make run`, which is running, keeps its worker's log. *has_webhooks*: clients may ask for
+    some."""
     client = Client(url, command_timeout_s=2)
     app = Celery("doctor", broker=url, set_as_current=False)
     app.conf.broker_transport_options = _TIMEOUTS
@@ -36,6 +38,8 @@ def check(url: str, *, worker_log: str | None) -> Iterator[Result]:
         stuck = [queue for queue, message in _oldest(raw).items() if message and message == before[queue]]
         yield ok("broker lists", ", ".join(f"{queue} {length}" for queue, length in lengths.items()))
         yield from _workers(consumers, tasks, waiting, worker_log)
+        if has_webhooks:
+            yield _webhooks(consumers)
         ours = {queue for queues in consumers.values() for queue in queues}
         stuck = [queue for queue in stuck if queue in ours]
         if stuck and not any((app.control.inspect(timeout=ASK_S).active() or {}).values()):
@@ -76,6 +80,17 @@ def _ask(app: Celery) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
 def _waiting(raw: Any) -> int:
     """Requests that could start now, if anybody started them."""
     return sum(int(raw.zcard(keys.service_key(name.decode(), "wait"))) for name in raw.hkeys(keys.SERVICES))
+
+
+def _webhooks(consumers: dict[str, list[str]]) -> Result:
+    names = sorted(name for name, queues in consumers.items() if keys.QUEUE_HOOKS in queues)
+    if names:
+        return ok("webhooks", f"{len(names)}: {', '.join(names)}")
+    return fail(
+        "webhooks",
+        "no process delivers them: they are accepted and wait",
+        f"start one, in the project's folder: {program('celery')} {WEBHOOK_ARGUMENTS}",
+    )
 
 
 def _workers(

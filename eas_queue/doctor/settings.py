@@ -52,6 +52,8 @@ def check(found: Found) -> Iterator[Result]:
     said = yield from _services(found, wrong)
     yield from _tokens(settings, said, wrong)
     yield _flower(settings, wrong)
+    if "webhook_secret" not in wrong:
+        yield _webhooks(settings)
     if "redis_url" not in wrong:
         try:
             found.redis_url = settings.redis
@@ -144,6 +146,16 @@ def _tokens(settings: config.Settings, said: str, wrong: dict[str, str]) -> Iter
     is_own = not settings.api_tokens and len(access.tokens) == 1 and settings.run_token is not None
     count = "1 token" if len(access.tokens) == 1 else f"{len(access.tokens)} tokens"
     yield ok("tokens", f"{count}, made by `make run`" if is_own else count)
+
+
+def _webhooks(settings: config.Settings) -> Result:
+    try:
+        count = len(settings.webhook_secrets)
+    except config.ConfigError as exc:
+        return fail("webhooks", str(exc), "correct it, or remove it: `make run` makes another; then start again")
+    if not count:
+        return ok("webhooks", "off: WEBHOOK_SECRET is not set")
+    return ok("webhooks", "signed with 1 secret" if count == 1 else f"signed with {count} secrets")
 
 
 def _flower(settings: config.Settings, wrong: dict[str, str]) -> Result:

@@ -46,7 +46,8 @@ def source(name: str) -> str:
     if body.startswith("-- with "):
         wanted = body.split("\n", 1)[0].removeprefix("-- with ").split(", ")
         if "hooks" in wanted:
-            parts.append(f"local KICK_HOOKS = {kick.lua_pieces(keys.QUEUE_HOOKS, kick.DELIVER)}")
+            pieces = kick.lua_pieces(keys.QUEUE_HOOKS, kick.DELIVER)
+            parts.append(f"local function hook_message(id) return table.concat({pieces}, id) end")
         parts += [(FOLDER / "parts" / f"{part}.lua").read_text() for part in PARTS if part in wanted]
     parts.append(body)
     text = "\n".join(parts)

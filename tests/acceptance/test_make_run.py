@@ -204,7 +204,7 @@ def test_what_it_keeps_can_be_read_by_its_owner_only(run: Run) -> None:
     modes = {path.name: path.stat().st_mode & 0o777 for path in [run.run_dir, *run.run_dir.rglob("*")]}
 
     assert {name for name, mode in modes.items() if mode & 0o077} == set()
-    assert {"token", "redis.conf", "redis.url", "lock", "web.log"} <= set(modes)
+    assert {"token", "webhook.secret", "redis.conf", "redis.url", "lock", "web.log", "webhooks.log"} <= set(modes)
 
 
 @on_linux
@@ -214,6 +214,7 @@ def test_no_command_line_shows_a_secret(run: Run) -> None:
 
     assert "flower" in shown
     assert run.token not in shown
+    assert (run.run_dir / "webhook.secret").read_text().strip() not in shown
     assert redis_password not in shown
 
 
@@ -232,7 +233,7 @@ def test_flower_is_closed_without_the_password_and_knows_worker_and_queues_with_
     assert {get(path).status_code for path in pages} == {401}
     assert {get(path, "admin", "wrong").status_code for path in pages} == {401}
     assert get("/tasks", "admin", run.token).status_code == 200
-    await_condition(lambda: queues() == {"celery", "high_priority"}, what="Flower knows both queues")
+    await_condition(lambda: queues() == {"celery", "high_priority", "webhooks"}, what="Flower knows all queues")
     request_id = run.post(Prefer="wait=10").json()["request_id"]
     await_condition(lambda: request_id in get("/api/tasks", "admin", run.token).text, what="Flower lists the request")
 

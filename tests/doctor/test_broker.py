@@ -56,8 +56,8 @@ def answering(
         app.close()
 
 
-def check(server: RedisServer, *, worker_log: str | None = None) -> dict[str, Result]:
-    results = list(broker.check(server.url, worker_log=worker_log))
+def check(server: RedisServer, *, worker_log: str | None = None, has_webhooks: bool = False) -> dict[str, Result]:
+    results = list(broker.check(server.url, worker_log=worker_log, has_webhooks=has_webhooks))
     found = {result.name: result for result in results}
     assert len(found) == len(results), results
     return found
@@ -146,3 +146,17 @@ def test_no_message_is_sent_or_taken_and_no_key_of_the_queue_is_written(server: 
 
     left = {key for key in raw.keys("*") if not key.startswith(b"_kombu.")}  # Celery's own notes on who asked
     assert left == set()
+
+
+def test_webhooks_that_nobody_delivers_are_told(server: RedisServer) -> None:
+    with answering(server, "w@host"):
+        found = check(server, has_webhooks=True)
+
+        assert found["webhooks"].status is Status.FAIL
+        assert "-Q webhooks" in str(found["webhooks"].mend)
+        assert "webhooks" not in check(server)
+
+
+def test_who_delivers_webhooks_is_told(server: RedisServer) -> None:
+    with answering(server, "webhooks@host", queues=(keys.QUEUE_HOOKS,), tasks=(kick.TASK_NAME, kick.DELIVER)):
+        assert check(server, has_webhooks=True)["webhooks"].status is Status.OK

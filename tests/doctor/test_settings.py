@@ -52,6 +52,7 @@ def test_sound_settings_raise_no_complaint_and_are_handed_on() -> None:
         ("services", "OK"),
         ("tokens", "OK"),
         ("flower", "OK"),
+        ("webhooks", "OK"),
     ]
     assert results[2].fact == "2 tokens"
     assert found.redis_url == SOUND["REDIS_URL"]

@@ -1,9 +1,11 @@
 #!lua flags=allow-oom
 -- with hooks
 -- What has become of an attempt to deliver. Fenced by its token, and idempotent by it.
--- ARGV[1] service  [2] id  [3] token  [4] delivered, retry or failed (nothing more is tried)  [5] pause before a retry, ms
+-- ARGV[1] service  [2] id  [3] token  [4] delivered, retry or failed (nothing more is tried)  [5] pause before
+--   a retry, ms
 -- ARGV[6] the receiver's status code ('' none)  [7] why it was no success ('' it was one)  [8] kick id
 -- RETURNS 1 it was noted, 0 the lease was lost: another attempt counts
+local hooks = webhooks()
 local s, id, token, outcome = service(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local h = s.hook .. id
 local f = redis.call('HMGET', h, 'to', 'token', 'done', 'again')
@@ -19,13 +21,13 @@ if outcome == 'delivered' then
 else
   redis.call('SADD', HOOKS_FAILING, to)
   if f[4] then -- somebody wants it sent anew
-    put_hook(s, id, to, now, true)
+    hooks.put(s, id, to, now, true)
   elseif outcome == 'retry' then
-    put_hook(s, id, to, now + tonumber(ARGV[5]))
+    hooks.put(s, id, to, now + tonumber(ARGV[5]))
   else
-    give_hook_up(s, id)
+    hooks.give_up(s, id)
   end
 end
-turn(to)
-kick_hooks(ARGV[8])
+hooks.turn(to)
+hooks.kick(ARGV[8])
 return 1

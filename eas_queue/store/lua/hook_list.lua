@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- A page of a service's deliveries, oldest first, or one of them. Those whose record is gone, which the sweep is about to
--- drop, count for the page and are left out of it.
+-- A page of a service's deliveries, oldest first, or one of them. Those whose record is gone, which the sweep is about
+-- to drop, count for the page and are left out of it.
 -- ARGV[1] service  [2] hooks: all, hooks_failed: those given up  [3] behind this index  [4] how many at most
 -- ARGV[5] only this one ('' a page)  [6..] fields
 -- RETURNS {how many there are, the index that the page reaches, rows of {index, id, the record's hook, 1 while it is

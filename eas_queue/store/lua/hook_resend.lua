@@ -4,6 +4,7 @@
 -- second time beside that; should it fail, it is due again at once.
 -- ARGV[1] service  [2] kick id  [3..] ids
 -- RETURNS the ids that have a delivery
+local hooks = webhooks()
 local s, found = service(ARGV[1]), {}
 for i = 3, #ARGV do
   local id = ARGV[i]
@@ -12,11 +13,11 @@ for i = 3, #ARGV do
     if f[2] then
       redis.call('HSET', s.hook .. id, 'again', 1)
     else
-      put_hook(s, id, f[1], now, true)
-      turn(f[1])
+      hooks.put(s, id, f[1], now, true)
+      hooks.turn(f[1])
     end
     found[#found + 1] = id
   end
 end
-kick_hooks(ARGV[2])
+hooks.kick(ARGV[2])
 return found

@@ -4,6 +4,7 @@
 -- Idempotent by nonce: sent again, it hands out what it handed out first.
 -- ARGV[1] how many at most  [2] lease, ms  [3] caller  [4] nonce  [5] attempts that a delivery is given
 -- RETURNS per delivery {service, id, token, attempt, the record's hook, JSON}
+local hooks = webhooks()
 local most, nonce, got = tonumber(ARGV[1]), ARGV[4], {}
 
 local kept = redis.call('GET', CALL_PREFIX .. ARGV[3])
@@ -12,7 +13,9 @@ if kept and string.sub(kept, 1, #nonce) == nonce then
     local s = service(name)
     local f = redis.call('HMGET', s.hook .. id, 'token', 'attempts')
     local hook = redis.call('HGET', record(s, id), 'hook')
-    if hook and f[1] and string.sub(f[1], -#nonce) == nonce then got[#got + 1] = { name, id, f[1], tonumber(f[2]), hook } end
+    if hook and f[1] and string.sub(f[1], -#nonce) == nonce then
+      got[#got + 1] = { name, id, f[1], tonumber(f[2]), hook }
+    end
   end
   return got
 end
@@ -26,9 +29,9 @@ local function lapse(to)
     if f[1] then
       redis.call('HSET', s.hook .. id, 'last_status', '', 'last_error', 'the process that made it was lost')
       if number(f[1]) >= tonumber(ARGV[5]) and not f[2] then
-        give_hook_up(s, id)
+        hooks.give_up(s, id)
       else
-        put_hook(s, id, to, now, f[2])
+        hooks.put(s, id, to, now, f[2])
       end
     end
   end
@@ -42,7 +45,7 @@ while #got < most and looks < most + 100 do -- each look hands one out, drops on
   local to = first[1]
   lapse(to)
   local entry = redis.call('ZRANGE', HOOKS_DUE_PREFIX .. to, '-inf', now, 'BYSCORE', 'LIMIT', 0, 1)[1]
-  if entry and redis.call('ZCARD', HOOKS_OUT_PREFIX .. to) < room_at(to) then
+  if entry and redis.call('ZCARD', HOOKS_OUT_PREFIX .. to) < hooks.room_at(to) then
     local name, id = string.match(entry, '^(%S+) (%S+)$')
     local s = service(name)
     local hook, attempts = redis.call('HGET', record(s, id), 'hook'), redis.call('HGET', s.hook .. id, 'attempts')
@@ -53,15 +56,15 @@ while #got < most and looks < most + 100 do -- each look hands one out, drops on
       redis.call('ZADD', HOOKS_OUT_PREFIX .. to, now + ARGV[2], entry)
       got[#got + 1] = { name, id, token, attempt, hook }
     else
-      drop_hook(s, id)
+      hooks.drop(s, id)
     end
   end
-  turn(to, true)
+  hooks.turn(to, true)
 end
 if got[1] then
   local lines = { nonce }
   for i, row in ipairs(got) do lines[i + 1] = row[1] .. ' ' .. row[2] end
   redis.call('SET', CALL_PREFIX .. ARGV[3], table.concat(lines, '\n'), 'EX', 120)
 end
-kick_hooks(nonce)
+hooks.kick(nonce)
 return got

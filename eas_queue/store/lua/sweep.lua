@@ -43,13 +43,14 @@ local function trim(s, name)
   return now
 end
 
+local hooks = webhooks()
 local function trim_hooks(s)
   while left > 0 do
     local head = redis.call('ZRANGE', s.hooks, 0, 0)[1]
     if not head then return nil end
     local lives_ms = redis.call('PTTL', record(s, head))
     if lives_ms > 0 then return now + lives_ms end
-    drop_hook(s, head)
+    hooks.drop(s, head)
     left = left - 1
   end
   return now
@@ -170,6 +171,6 @@ if redis.call('LLEN', QUEUE_NORMAL) + redis.call('LLEN', QUEUE_HIGH) == 0 then
   forgotten = redis.call('ZREMRANGEBYSCORE', KICKS, '-inf', now - 1000)
 end
 kick(ARGV[2])
-kick_hooks(ARGV[2])
+hooks.kick(ARGV[2])
 if left <= 0 then redis.call('DEL', SWEEP_LOCK) end
 return { report, #names, lapsed, retried, expired, forgotten, left <= 0 and 1 or 0 }

@@ -23,7 +23,7 @@ def concrete(path: str, service: str = "demo") -> str:
 
 def test_the_table_is_read() -> None:
     assert len(WITH_A_ROLE) >= 14
-    assert {role for _, _, role in ROUTES} == {"submit", "read", "admin", "target"}
+    assert {role for _, _, role in ROUTES} == {"submit", "read", "admin", "target", "anybody"}
 
 
 @pytest.mark.parametrize(("method", "path", "role"), WITH_A_ROLE)

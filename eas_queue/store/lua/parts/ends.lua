@@ -80,7 +80,7 @@ local function finish_record(s, id, state, fields, celery_status, celery_json, h
   if had[2] then redis.call('PEXPIRE', s.idempotency .. had[2], lives_ms) end
   if had[3] then redis.call('PEXPIRE', s.logs .. id, lives_ms) end
   redis.call('PEXPIRE', r, lives_ms)
-  if had[7] then leave_hook(s, id, had[7], lives_ms) end
+  if had[7] then webhooks().leave(s, id, had[7], lives_ms) end
   celery_record(id, celery_status, celery_json, lives_ms)
   redis.call('PUBLISH', NOTE_PREFIX .. id, state)
 end
