@@ -177,10 +177,17 @@ class Engine:
         QUEUED: it is never sent. RUNNING: it has ended as cancelled, its holder closes the connection to the target.
         CANCELLED: it was before. Raises RequestNotFound, NotCancellable when it ended otherwise.
         """
-        service = self.services.get(service_name)
-        was = self.store.cancel(service.name, request_id) if ids.is_id(request_id) else ""
+        return self._cancel(self.services.get(service_name).name, request_id)
+
+    @translated
+    def abandon(self, service_name: str, request_id: str) -> State:
+        """Cancel what nobody waits for any more, though its service be taken out of the settings meanwhile."""
+        return self._cancel(service_name, request_id)
+
+    def _cancel(self, name: str, request_id: str) -> State:
+        was = self.store.cancel(name, request_id) if ids.is_id(request_id) else ""
         if not was:
-            raise errors.RequestNotFound(request_id, service.result_ttl_s)
+            raise errors.RequestNotFound(request_id, self.services.result_ttl_s)
         state = State(was)
         if state.is_terminal and state is not State.CANCELLED:
             raise errors.NotCancellable(request_id, state.value)

@@ -11,16 +11,21 @@ from typing import Any
 from flask import Request
 
 from eas_queue.dialects import inbound
+from eas_queue.dialects.fal import webhook
 from eas_queue.dialects.fal.names import Endpoint
 from eas_queue.engine import errors
-from eas_queue.engine.request import Caller, Retries, Submission
+from eas_queue.engine.request import Caller, Retries, Submission, Webhook
 
 OWN = frozenset({"fal_webhook", "fal_max_queue_length", "fal_jwt_token"})  # query parameters that no target gets
 START_TIMEOUT_LEAST_S = 0.1  # and never that little: fal refuses it, and so do its clients
 START_TIMEOUT_MOST_S = 31_536_000
 BRIEF_S = 3_600.0  # how long fal itself keeps the output of a request that is not to be stored
 RETRIES_MOST = 9  # ten attempts in all
+# Bodies of more values are left to their target to read: they would take seconds, in which nobody else is served, and
+# thirty times their length of memory.
+CHECKED_VALUES_MOST = 200_000
 _CONDITIONS = {"timeout", "server_error", "connection_error"}
+_USER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ENDPOINT_HEADER = "X-Fal-Endpoint"
 _WITHHELD = frozenset({"x-fal-target-url", "x-fal-client-proxy", "x-fal-endpoint"})
 
@@ -38,7 +43,8 @@ def submission(request: Request, endpoint: Endpoint, caller: Caller) -> Submissi
         deadline_s=found.deadline_s if start_timeout_s is None else start_timeout_s,
         retries=_retries(request),
         max_queue_length=_max_queue_length(request),
-        brief_s=BRIEF_S if request.headers.get("X-Fal-Store-IO", "").strip() == "0" else None,
+        webhook=_webhook(request),
+        brief_s=BRIEF_S if "0" in _words(request, "X-Fal-Store-IO") else None,
     )
 
 
@@ -54,8 +60,10 @@ def _input(request: Request, body: bytes) -> bytes:
         return body
     if not body:
         return b"{}"
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > CHECKED_VALUES_MOST:
+        return body
     try:
-        json.loads(body)
+        json.loads(body, parse_int=float)  # an int of many digits is JSON, though Python refuses it
     except (ValueError, RecursionError) as exc:
         raise errors.InvalidRequest(f"the body is not JSON: {exc}") from exc
     return body
@@ -84,8 +92,13 @@ def _start_timeout_s(request: Request) -> float | None:
     return None
 
 
+def _words(request: Request, name: str) -> set[str]:
+    """What a header says; all of it where it was sent more than once."""
+    return {word.strip().lower() for word in request.headers.get(name, "").split(",")}
+
+
 def _retries(request: Request) -> Retries | None:
-    if request.headers.get("X-Fal-No-Retry", "").strip().lower() in ("1", "true", "yes"):
+    if _words(request, "X-Fal-No-Retry") & {"1", "true", "yes"}:
         return Retries(0, 0, 0)
     value = request.headers.get("X-Fal-Retry-Config")
     if value is None:
@@ -101,6 +114,18 @@ def _retries(request: Request) -> Retries | None:
             '{"timeout": {"retries": 0}, "server_error": {"retries": 3}, "connection_error": {"retries": 1}}'
         ) from exc
     return Retries(**{name: min(count, RETRIES_MOST) for name, count in counts.items()})
+
+
+def _webhook(request: Request) -> Webhook | None:
+    """`fal_webhook=URL`. Its receiver is told whose it is by the first part of a key like `id:secret`."""
+    urls = request.args.getlist("fal_webhook")
+    if not urls:
+        return None
+    if len(urls) > 1:
+        raise errors.InvalidRequest("fal_webhook is given more than once")
+    user, colon, _ = request.headers.get("Authorization", "").rpartition(" ")[2].partition(":")
+    about = {"user_id": user} if colon and _USER.fullmatch(user) else {}
+    return Webhook(urls[0], webhook.STYLE, about)
 
 
 def _max_queue_length(request: Request) -> int | None:

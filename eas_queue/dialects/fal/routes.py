@@ -144,26 +144,30 @@ def blueprint(engine: Engine, access: Access, *, max_wait_s: float) -> Blueprint
     @routes.route("/run/", methods=_METHODS, defaults={"path": ""}, provide_automatic_options=False)
     @routes.route("/run/<path:path>", methods=_METHODS, provide_automatic_options=False)
     def run(path: str) -> Response:
-        """Submit, wait, and answer what the target answered. Who hangs up or runs out of time has it cancelled."""
+        """Submit, wait, and answer what the target answered. Who hangs up or runs out of time has it cancelled, unless
+        they sent a key: they may come back with it, and others with that key may wait as well."""
         if request.method != "POST":
             raise MethodNotAllowed(["POST"], "an endpoint takes requests by POST")
         _, service, request_id = submitted(entrance.INNER_RUN, path)
-        until_s = time.monotonic() + max_wait_s
+        until_s, has_key = time.monotonic() + max_wait_s, "Idempotency-Key" in request.headers
         try:
             found = engine.wait(service, request_id, max_wait_s, is_gone=inbound.gone_check(request))
         except errors.WaiterGone:
-            engine.cancel(service, request_id)
+            if not has_key:
+                engine.abandon(service, request_id)
             raise
         if found.state.is_terminal:
             return result(found)
         if time.monotonic() < until_s:  # this web process stops, and the request goes on
             return _error(503, f"this server stops; ask the queue for the result of request {request_id}")
+        no_answer = f"no answer within {max_wait_s:g} s (MAX_WAIT_S)"
+        if has_key:
+            return _error(504, f"{no_answer}: send its Idempotency-Key again to go on waiting", "request_timeout")
         try:
-            engine.cancel(service, request_id)
+            engine.abandon(service, request_id)
         except errors.NotCancellable:  # it has ended in this moment
-            return result(engine.look(service, request_id))
-        detail = f"no answer within {max_wait_s:g} s (MAX_WAIT_S): cancelled; long ones belong on the queue host"
-        return _error(504, detail, "request_timeout")
+            return result(engine.look_again(found))
+        return _error(504, f"{no_answer}: cancelled; long ones belong on the queue host", "request_timeout")
 
     @routes.route("/queue/<path:path>", methods=["OPTIONS"])
     @routes.route("/run/<path:path>", methods=["OPTIONS"])

@@ -113,4 +113,6 @@ def error_json(detail: str, error_type: str = "", **more: str) -> str:
 def _metrics(request: Request) -> dict[str, float]:
     if not request.state.is_terminal or request.started_ms is None or request.finished_ms is None:
         return {}
+    if request.state is State.EXPIRED:  # an attempt may have failed before, and nobody worked on it since
+        return {}
     return {"inference_time": (request.finished_ms - request.started_ms) / 1000}

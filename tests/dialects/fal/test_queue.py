@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from eas_queue.store import keys
 from tests.dialects.fal.conftest import QUEUE_HOST, RUN_HOST, Fal
 from tests.support.front import LIMITED_TOKEN, MAX_PAYLOAD_BYTES, ROLE_TOKENS
 from tests.support.installation import TOKEN, await_condition
@@ -396,6 +397,14 @@ class TestResult:
         assert (answer.status, answer.json["detail"]) == (504, "Request timed out")
         assert answer.headers["X-Fal-Request-Timeout-Type"] == "user"
 
+    def test_it_bounds_attempts_that_are_to_follow(self, fal: Fal, own_target: OwnTarget) -> None:
+        own_target.act = lambda call: (429, b"{}", {"Retry-After": "3"})
+
+        request_id, answer = fal.ended("acme/own", headers={"X-Fal-Request-Start-Timeout": "0.3"})
+
+        assert (answer.status, answer.headers["X-Fal-Request-Timeout-Type"]) == (504, "user")
+        assert fal.status("acme/own", request_id).json["metrics"] == {}
+
     def test_one_that_the_service_sets_is_not(self, fal: Fal) -> None:
         with fal.occupied("acme/urgent"):
             _, answer = fal.ended("acme/urgent")
@@ -450,28 +459,28 @@ class TestStored:
     def test_one_that_is_not_to_be_stored_is_in_no_list_and_goes_sooner(self, fal: Fal, own_target: OwnTarget) -> None:
         own_target.act = lambda call: (200, b'{"secret": 1}')
         redis = fal.front._redis
-        before = redis.zcard("eas:{own}:sink")
+        before = redis.zcard(keys.service_key("own", "sink"))
 
         request_id, answer = fal.ended("acme/own", {"secret": 2}, {"X-Fal-Store-IO": "0"})
 
-        key = f"eas:{{own}}:r:{request_id}"
+        key = keys.record_key("own", request_id)
         assert answer.json == {"secret": 1}
-        assert redis.zcard("eas:{own}:sink") == before
+        assert redis.zcard(keys.service_key("own", "sink")) == before
         assert not redis.hexists(key, "body")
         assert 3_500_000 < int(redis.pttl(key)) <= 3_600_000
 
     def test_nor_is_it_a_dead_letter(self, fal: Fal, own_target: OwnTarget) -> None:
         own_target.act = lambda call: (503, b"{}")
         redis = fal.front._redis
-        before = redis.zcard("eas:{own}:rear")
+        before = redis.zcard(keys.service_key("own", "rear"))
 
         request_id, _ = fal.ended("acme/own", headers={"X-Fal-Store-IO": "0", "X-Fal-No-Retry": "1"})
 
-        assert redis.zcard("eas:{own}:rear") == before
-        assert not redis.hexists(f"eas:{{own}}:r:{request_id}", "body")
+        assert redis.zcard(keys.service_key("own", "rear")) == before
+        assert not redis.hexists(keys.record_key("own", request_id), "body")
 
         fal.ended("acme/own", headers={"X-Fal-Store-IO": "1", "X-Fal-No-Retry": "1"})
-        assert redis.zcard("eas:{own}:rear") == before + 1
+        assert redis.zcard(keys.service_key("own", "rear")) == before + 1
 
 
 class TestCancel:
@@ -551,7 +560,7 @@ class TestAccess:
         assert fal.call("POST", f"/fal/acme/demo?fal_jwt_token={TOKEN}", "{}", token=None).status == 401
 
     def test_roles_and_services_hold(self, fal: Fal) -> None:
-        request_id = fal.submit("acme/demo")
+        request_id, _ = fal.ended("acme/demo")
         path = f"/fal/acme/demo/requests/{request_id}"
 
         assert fal.call("POST", "/fal/acme/demo", "{}", token=ROLE_TOKENS["read"]).status == 403
@@ -665,6 +674,22 @@ class TestRun:
                 connection.sendall(head.encode())
                 await_condition(lambda: waiting(fal, single) == 1)
             await_condition(lambda: waiting(fal, single) == 0, timeout_s=15)
+
+    def test_who_sent_a_key_may_come_back_with_it(self, fal: Fal, single: str) -> None:
+        key = {"Idempotency-Key": single}
+        with fal.occupied(single):
+            head = f"POST /fal-run/{single} HTTP/1.1\r\nHost: x\r\nAuthorization: Key {TOKEN}\r\n"
+            head += f"Idempotency-Key: {single}\r\nContent-Length: 2\r\n\r\n{{}}"
+            with socket.create_connection(("127.0.0.1", fal.port), timeout=10) as connection:
+                connection.sendall(head.encode())
+                await_condition(lambda: waiting(fal, single) == 1)
+            late = fal.post(single, headers=key, host="/fal-run")  # longer than the first one's MAX_WAIT_S
+            assert (late.status, waiting(fal, single)) == (504, 1)
+            assert "Idempotency-Key" in late.json["detail"]
+
+        last = fal.post(single, headers=key, host="/fal-run")
+        assert last.status == 200
+        assert last.headers["x-fal-request-id"] == late.headers["x-fal-request-id"]
 
     def test_another_method_is_405(self, fal: Fal) -> None:
         assert fal.call("GET", "/fal-run/acme/demo").status == 405
