@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from eas_queue.engine.service import ServiceSettings
+from eas_queue.store import keys
 from tests.dialects.fal.conftest import Fal
 from tests.support.front import RATED_TOKEN, Answer
 from tests.support.installation import await_condition
@@ -207,7 +208,7 @@ class TestAnswers:
 
     def test_what_is_past_its_time_is_unknown(self, fal: Fal) -> None:
         request_id, _ = fal.ended("acme/demo")
-        fal.front._redis.delete(f"eas:{{demo}}:r:{request_id}")
+        fal.front._redis.delete(keys.record_key("demo", request_id))
 
         assert [fal.status("acme/demo", request_id).status, fal.result("acme/demo", request_id).status] == [404, 404]
         assert fal.cancel("acme/demo", request_id).json["status"] == "NOT_FOUND"
