@@ -161,6 +161,32 @@ def test_a_request_of_one_attempt_is_not_sent_again_when_its_worker_is_stopped(
         assert len(target.calls()) == 1
 
 
+def test_what_its_client_wants_sent_once_is_not_sent_again_when_its_worker_is_stopped(
+    server: RedisServer, target: Target
+) -> None:
+    with Installation(server.url, target.url, stop_grace_s=0.5) as installation:
+        installation.web()
+        worker = installation.worker()
+        own = {
+            "once": {"X-Fal-No-Retry": "1"},
+            "after answers": {"X-Fal-Retry-Config": '{"server_error": {"retries": 0}}'},
+        }
+        made = {}
+        for name, headers in own.items():
+            url = f"{installation.url}/fal/local/demo?hang=1"
+            made[name] = installation.session.post(url, data="{}", headers=headers, timeout=5).json()["request_id"]
+        target.wait_for(lambda calls: len(calls) == 2)
+
+        assert worker.stop() == 0
+        installation.worker(name="w2")
+        target.wait_for(lambda calls: len(calls) == 3)
+        status = installation.await_end(made["once"], "local.demo")
+
+        assert (status["status"], status["error_info"]["type"]) == ("FAILURE", "WorkerStopped")
+        assert len(target.calls(request_id=made["once"])) == 1
+        assert len(target.calls(request_id=made["after answers"])) == 2
+
+
 def test_workers_drain_a_queue_while_the_server_is_at_its_memory_limit(
     server: RedisServer, target: Target, raw: redis.Redis
 ) -> None:

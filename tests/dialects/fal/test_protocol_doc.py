@@ -308,6 +308,7 @@ def test_the_times_in_the_text_are_those_in_force() -> None:
     assert f"After {following.HEARTBEAT_S:g} s of silence" in plain("Status stream")
     assert f"away for {following.AWAY_MAX_S:g} s" in plain("Status stream")
     assert f"{parameters.START_TIMEOUT_MOST_S:,} s" in plain("Deadlines")
+    assert f"more than {parameters.CHECKED_VALUES_MOST:,} values" in plain("Submit")
     assert f"log lines included, {parameters.BRIEF_S:,.0f} s later" in plain("Retention")
     assert waiting.POSITIONS_S == 0.5 and "at most twice a second" in plain("Status stream")
 
