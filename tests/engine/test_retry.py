@@ -216,13 +216,12 @@ def test_the_target_says_whether_its_answer_is_sent_again(status_code: int, says
         assert (got.state, got.dead_letter) == ("failed", False)
 
 
-def test_but_not_how_often_nor_of_a_success_nor_of_a_429() -> None:
-    says, never = ("X-Fal-Needs-Retry", "1"), ("X-Fal-Needs-Retry", "0")
+def test_but_not_how_often_nor_of_a_success() -> None:
+    says = ("X-Fal-Needs-Retry", "1")
 
     assert ended(after_attempt(service(), work(4), answer(500, says))).dead_letter
     assert ended(after_attempt(service(), work(retries=Retries(0, 0, 0)), answer(500, says))).dead_letter
     assert ended(after_attempt(service(), work(), answer(200, says))).state == "succeeded"
-    assert not requeued(after_attempt(service(), work(), answer(429, never))).counted
 
 
 # --------------------------------------------------------------------------------------------------------- 429 and when

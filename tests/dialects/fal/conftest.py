@@ -19,7 +19,7 @@ from tests.support.target_client import Target
 
 MAX_WAIT_S = 2
 QUEUE_HOST, RUN_HOST = "queue.example.test", "run.example.test"
-SINGLES = 20
+SINGLES = 30
 
 
 class Events:
