@@ -30,6 +30,7 @@ WITHHELD = frozenset(
     x-deadline""".split()  # noqa: SIM905
 )
 WITHHELD_PREFIXES = ("x-forwarded-", "x-eas-queueservice-")
+CLAIMED_URI = "eas_queue.claimed_uri"  # as RAW_URI, of the path under which a dialect serves what it has claimed
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, token
 _NO_TAGS = frozenset(("user-agent", "traceparent", "tracestate", "origin", "referer"))  # of the caller, not the item
 _SNIFFED_BYTES = 4096
@@ -110,7 +111,8 @@ def raw_subpath(request: Request, prefix: str, routed: str) -> str:
     *routed* is what routing, which sees the decoded path, found there. Raises InvalidRequest when the two differ: an
     encoded slash stands before the subpath, so it is not clear which service is meant.
     """
-    raw = str(request.environ.get("RAW_URI") or request.environ.get("REQUEST_URI") or "")
+    environ = request.environ
+    raw = str(environ.get(CLAIMED_URI) or environ.get("RAW_URI") or environ.get("REQUEST_URI") or "")
     if not raw.startswith("/"):
         raw = re.sub(r"^[a-z]+://[^/]*", "", raw, flags=re.I)
     path = raw.partition("?")[0].partition("#")[0]

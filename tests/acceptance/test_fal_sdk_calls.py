@@ -6,9 +6,10 @@ Each test has an app of its own, which is a service of its own with one slot.
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
-import time
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 
 from tests.support import fal_sdk
 from tests.support.fal_sdk import QUICK_S, FalClient, Handle, House
+from tests.support.installation import await_condition
 from tests.support.own_target import Call
 
 SERVICES = f"""{fal_sdk.SERVICES}
@@ -29,7 +31,8 @@ WAYS = [f"{way}-{kind}" for way in ("http", "tls") for kind in ("sync", "async")
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
-    with fal_sdk.house("http", "tls", services_toml=SERVICES) as made:
+    hooks = {"webhook_secret": f"whsec_{base64.b64encode(bytes(32)).decode()}", "webhook_allow_private": True}
+    with fal_sdk.house("http", "tls", services_toml=SERVICES, **hooks) as made:
         yield made
 
 
@@ -93,6 +96,7 @@ def test_every_parameter_of_submit_is_heeded(house: House, client: FalClient, ap
         priority="low",
         start_timeout=30,
         headers={"X-Fal-Store-IO": "0", "X-Of-Mine": "kept"},
+        webhook_url=f"{house.target.url}/told?by=fal&more=1",
     )
 
     answer = client.get(handle)
@@ -285,20 +289,24 @@ def test_subscribe_without_callbacks_returns_the_result(client: FalClient, app: 
     assert client.call("subscribe", app, {"do": [["answer", 200, {"seed": 1}]]}, interval=QUICK_S) == {"seed": 1}
 
 
-def test_a_client_timeout_cancels_what_runs(house: House, client: FalClient, app: str, name: str) -> None:
-    calling = client.begin(
-        "subscribe", app, {"do": [["hold", name]]}, told=True, client_timeout=0.3, start_timeout=60, interval=QUICK_S
-    )
-    request_id = calling.enqueued()
-    house.target.await_held(name)
+def test_a_client_timeout_cancels_what_runs(house: House) -> None:
+    clients = [sdk.client(kind) for sdk in house.sdks.values() for kind in ("sync", "async")]
+    apps = [fal_sdk.new_app() for _ in clients]
+    callings = [
+        client.begin("subscribe", app, {"do": [["hold", app]]}, told=True, client_timeout=1.5, start_timeout=60)
+        for client, app in zip(clients, apps, strict=True)
+    ]
+    for app in apps:
+        house.target.await_held(app)
 
-    with pytest.raises(fal_sdk.FalError) as caught:
-        calling.rest()
-
-    assert (caught.value.name, caught.value.timeout) == ("FalClientTimeoutError", 0.3)
-    assert caught.value.request_id == request_id
-    completed = client.ended(client.call("get_handle", app, request_id))
-    assert (completed["error"], completed["error_type"]) == ("Request was cancelled", "client_cancelled")
+    for client, app, calling in zip(clients, apps, callings, strict=True):
+        request_id = calling.enqueued()
+        with pytest.raises(fal_sdk.FalError) as caught:
+            calling.rest()
+        assert (caught.value.name, caught.value.timeout) == ("FalClientTimeoutError", 1.5)
+        assert caught.value.request_id == request_id
+        completed = client.ended(client.call("get_handle", app, request_id))
+        assert (completed["error"], completed["error_type"]) == ("Request was cancelled", "client_cancelled")
 
 
 # ------------------------------------------------------------------------------------------------------------ cancel
@@ -369,13 +377,21 @@ def test_run_raises_what_the_target_refuses(house: House, client: FalClient, app
     assert house.target.calls(caught.value.response_headers["x-fal-request-id"])
 
 
+def test_a_stream_of_the_target_is_a_stream_to_the_client(client: FalClient, app: str) -> None:
+    told = [{"output": "Kn\u00f6pfe", "partial": True}, {"output": "Kn\u00f6pfe und", "partial": False}]
+
+    calling = client.begin("stream", app, {"do": [["stream", *told]]})
+
+    assert calling.rest() == (told, None)
+
+
 def test_a_run_whose_client_gives_up_is_cancelled(house: House) -> None:
     # All at the same time: the web looks every 5 s whether its clients are still there.
     clients = [sdk.client(kind) for sdk in house.sdks.values() for kind in ("sync", "async")]
     apps = [fal_sdk.new_app() for _ in clients]
     runs = [
         # With a start timeout the client does not try it again.
-        client.begin("run", app, {"do": [["hold", app]]}, timeout=0.3, start_timeout=60)
+        client.begin("run", app, {"do": [["hold", app]]}, timeout=1.0, start_timeout=60)
         for client, app in zip(clients, apps, strict=True)
     ]
 
@@ -500,7 +516,7 @@ def test_a_queue_that_is_full_is_tried_again_until_there_is_room(
     house.target.await_held(f"{name}0")
 
     calling = http_client.begin("submit", app, {}, path="?fal_max_queue_length=0")
-    time.sleep(0.2)  # the client has been refused at least once by then
+    await_condition(lambda: re.search(rf'{app}/[?]fal_max_queue_length=0 [^"]*" 429 ', house.web.log), what="a refusal")
     house.target.release(f"{name}0")
     handle = calling.result()
 

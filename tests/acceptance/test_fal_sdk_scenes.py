@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import signal
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import requests
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.support import fal_sdk
 from tests.support.fal_sdk import QUICK_S, Calling, FalClient, FalError, House
-from tests.support.installation import TOKEN
+from tests.support.installation import TOKEN, await_condition
+from tests.support.receiver import Receiver
 
 LEAVES_WITHIN_S = 3.0
 KEY = {"FAL_KEY_ID": "local-key", "FAL_KEY_SECRET": "00112233445566778899aabbccddeeff"}
+SECRET = f"whsec_{base64.b64encode(bytes(range(32))).decode()}"
 
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
-    with fal_sdk.house("http", api_tokens=f"{TOKEN},{':'.join(KEY.values())}", stop_grace_s=1) as made:
+    keys = f"{TOKEN},{':'.join(KEY.values())}"
+    hooks = {"webhook_secret": SECRET, "webhook_allow_private": "true"}
+    with fal_sdk.house("http", api_tokens=keys, stop_grace_s=1, **hooks) as made:
         yield made
 
 
@@ -96,34 +105,87 @@ def test_a_key_of_two_parts_is_one_token(house: House, app: str) -> None:
         assert all("x-fal-request-id" in client.get(client.submit(app))["headers"] for client in clients)
 
 
+@pytest.fixture
+def receiver(house: House) -> Iterator[Receiver]:
+    """Somebody to be told by webhook, and the process that does it."""
+    house.installation.webhooks()
+    made = Receiver()
+    yield made
+    made.close()
+
+
+def test_a_webhook_tells_what_the_result_is(house: House, receiver: Receiver, name: str) -> None:
+    (key,) = house.installation.session.get(f"{house.installation.url}/.well-known/jwks.json").json()["keys"]
+    public_key = Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(key["x"]))
+    expected: dict[str, dict[str, Any]] = {}
+    for kind in ("sync", "async"):
+        client = house.sdks["http"].client(kind)
+        for status, answer in ((200, {"seed": 7}), (422, {"detail": [{"msg": "no"}]})):
+            steps = [["answer", status, answer]]
+            handle = client.submit(fal_sdk.new_app(), *steps, webhook_url=f"{receiver.url}/told?by={kind}&is=%C3%BC")
+            failed = {"status": "ERROR", "error": f"Invalid status code: {status}"}
+            expected[handle.request_id] = {"payload": answer, **({"status": "OK"} if status == 200 else failed)}
+        app = fal_sdk.new_app()
+        client.submit(app, ["hold", f"{name}{kind}"])
+        house.target.await_held(f"{name}{kind}")
+        handle = client.submit(app, webhook_url=f"{receiver.url}/told")
+        client.call("cancel", on=handle)
+        expected[handle.request_id] = {"status": "ERROR", "error": "Invalid status code: 499"}
+
+    await_condition(lambda: len(receiver.deliveries) >= len(expected), what="all are told")
+
+    assert len(receiver.deliveries) == len(expected)
+    for delivery in receiver.deliveries:
+        content = json.loads(delivery.body)
+        assert content["gateway_request_id"]
+        assert expected[content["request_id"]].items() <= content.items()
+        assert delivery.headers["content-type"] == "application/json"
+        given = [delivery.headers[f"x-fal-webhook-{part}"] for part in ("request-id", "user-id", "timestamp")]
+        assert given[0] == content["request_id"]
+        assert abs(time.time() - int(given[2])) < 300
+        text = "\n".join([*given, hashlib.sha256(delivery.body).hexdigest()])
+        public_key.verify(bytes.fromhex(delivery.headers["x-fal-webhook-signature"]), text.encode())
+    assert {delivery.path for delivery in receiver.deliveries} >= {"/told?by=sync&is=%C3%BC", "/told"}
+
+
 # ------------------------------------------------------------------------------------------------- clients that leave
 
 
-@pytest.mark.parametrize("kind", ["sync", "async"])
-@pytest.mark.parametrize("state", ["waits", "runs"])
-def test_the_interpreter_ends_after_a_client_timeout(house: House, app: str, name: str, kind: str, state: str) -> None:
-    # The client's own thread goes on asking, and the interpreter waits for it: until the request has ended.
+def test_the_interpreter_ends_after_client_timeouts(house: House, name: str) -> None:
+    # Threads of the client go on asking, and the interpreter waits for them: until their requests have ended.
     others = house.sdks["http"].client("sync")
-    if state == "waits":
-        others.submit(app, ["hold", f"{name}0"])
-        house.target.await_held(f"{name}0")
+    apps = {(kind, state): fal_sdk.new_app() for kind in ("sync", "async") for state in ("waits", "runs")}
+    for (kind, state), app in apps.items():
+        if state == "waits":
+            others.submit(app, ["hold", f"{name}{kind}"])
+            house.target.await_held(f"{name}{kind}")
     with fal_sdk.over_http(house.installation.port) as sdk:
-        calling = sdk.client(kind).begin(
-            "subscribe", app, {"do": [["hold", name]]}, told=True, client_timeout=0.5, start_timeout=60
-        )
-        calling.enqueued()
-        calling.until("Queued" if state == "waits" else "InProgress")
-        with pytest.raises(FalError) as caught:
-            calling.rest()
-
+        for kind in ("sync", "async"):
+            client = sdk.client(kind)
+            client.get(client.submit(fal_sdk.new_app()))  # the first call of a process takes longer than others
+        callings = {
+            case: sdk.client(case[0]).begin(
+                "subscribe", app, {"do": [["hold", app]]}, client_timeout=1.5, start_timeout=60
+            )
+            for case, app in apps.items()
+        }
+        for (_, state), app in apps.items():
+            if state == "runs":
+                house.target.await_held(app)
+        ids = {}
+        for case, calling in callings.items():
+            with pytest.raises(FalError) as caught:
+                calling.result()
+            assert caught.value.name == "FalClientTimeoutError"
+            ids[case] = caught.value.request_id
         began = time.monotonic()
         sdk.end(timeout_s=LEAVES_WITHIN_S)
 
-    assert caught.value.name == "FalClientTimeoutError"
     assert time.monotonic() - began < LEAVES_WITHIN_S
-    handle = others.call("get_handle", app, caught.value.request_id)
-    assert others.ended(handle)["error_type"] == "client_cancelled"
-    assert len(house.target.calls(caught.value.request_id)) == (0 if state == "waits" else 1)
+    for case, request_id in ids.items():
+        handle = others.call("get_handle", apps[case], request_id)
+        assert others.ended(handle)["error_type"] == "client_cancelled"
+        assert len(house.target.calls(request_id)) == (0 if case[1] == "waits" else 1)
 
 
 def test_a_client_that_leaves_cancels_nothing(house: House, app: str, name: str) -> None:
@@ -158,7 +220,7 @@ def test_what_was_asked_before_and_while_the_web_was_away_is_answered_after_it(
     stop_web(house, signum)
     submits = [client.begin("submit", fal_sdk.new_app(), {}) for client in clients]
     house.target.release(name)
-    house.installation.web()
+    house.restart_web()
 
     for request_id, calling in callings:
         assert calling.rest()[1]["headers"]["x-fal-request-id"] == request_id
@@ -168,44 +230,52 @@ def test_what_was_asked_before_and_while_the_web_was_away_is_answered_after_it(
         assert client.get(handle)["headers"]["x-fal-request-id"] == handle.request_id
 
 
-def test_a_run_that_a_stopping_web_does_not_see_the_end_of_names_its_request(
-    house: House, client: FalClient, app: str, name: str
-) -> None:
-    run = client.begin("run", app, {"do": [["hold", name]]})
-    house.target.await_held(name)
+def begun_runs(house: House, name: str) -> list[tuple[FalClient, str, Calling]]:
+    """One of each client, all of them held: the client, its app, the call."""
+    found = []
+    for kind in ("sync", "async"):
+        client, app = house.sdks["http"].client(kind), fal_sdk.new_app()
+        found.append((client, app, client.begin("run", app, {"do": [["hold", f"{name}{kind}"]]})))
+        house.target.await_held(f"{name}{kind}")
+    return found
+
+
+def test_a_run_that_a_stopping_web_does_not_see_the_end_of_names_its_request(house: House, name: str) -> None:
+    runs = begun_runs(house, name)
 
     stop_web(house, signal.SIGTERM)
-    house.target.release(name)
-    with pytest.raises(FalError) as caught:
-        run.result()
-    house.installation.web()
+    house.target.release(f"{name}sync", f"{name}async")
+    house.restart_web()
 
-    request_id = caught.value.response_headers["x-fal-request-id"]
-    assert caught.value.status_code == 503
-    assert request_id in caught.value.text
-    assert client.call("result", app, request_id)["headers"]["x-fal-request-id"] == request_id
-    assert len(house.target.calls(request_id)) == 1
+    for client, app, run in runs:
+        with pytest.raises(FalError) as caught:
+            run.result()
+        request_id = caught.value.response_headers["x-fal-request-id"]
+        assert caught.value.status_code == 503
+        assert request_id in caught.value.text
+        assert client.call("result", app, request_id)["headers"]["x-fal-request-id"] == request_id
+        assert len(house.target.calls(request_id)) == 1
 
 
-def test_a_run_whose_web_is_killed_is_tried_again(house: House, client: FalClient, app: str, name: str) -> None:
-    run = client.begin("run", app, {"do": [["hold", name]]})
-    house.target.await_held(name)
+def test_a_run_whose_web_is_killed_is_tried_again(house: House, name: str) -> None:
+    runs = begun_runs(house, name)
 
     stop_web(house, signal.SIGKILL)
-    house.installation.web()
-    house.target.release(name)
+    house.restart_web()
+    house.target.release(f"{name}sync", f"{name}async")
 
-    answered = run.result()["headers"]["x-fal-request-id"]
-    first, second = [call.headers["x-fal-request-id"] for call in house.target.calls() if call.path.endswith(app[5:])]
-    assert (second, len({first, second})) == (answered, 2)
+    for _, app, run in runs:
+        answered = run.result()["headers"]["x-fal-request-id"]
+        of_app = [call for call in house.target.calls() if call.path.endswith(fal_sdk.service_of(app))]
+        first, second = [call.headers["x-fal-request-id"] for call in of_app]
+        assert second == answered != first
 
 
 def stop_web(house: House, signum: signal.Signals) -> None:
     """No web serves HTTP from now on."""
-    web = next(process for process in reversed(house.installation.processes) if process.name == "web")
     if signum is signal.SIGKILL:
-        web.kill()
+        house.web.kill()
     else:
-        assert web.stop() == 0
+        assert house.web.stop() == 0
     with pytest.raises(requests.ConnectionError):
         house.installation.session.get(house.installation.url, timeout=5)

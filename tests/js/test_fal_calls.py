@@ -125,12 +125,15 @@ def test_low_priority_waits_for_normal(fal: FalJs, stage: Stage, app: str) -> No
 
 
 @pytest.mark.parametrize("call", ["submit", "run"])
-def test_an_empty_input_reaches_the_target_as_an_empty_object(fal: FalJs, app: str, call: str) -> None:
-    """The client sends no body at all for it, but the content type of JSON."""
+@pytest.mark.parametrize("options", [{}, {"input": {}}], ids=("none", "empty"))
+def test_no_input_and_an_empty_one_reach_the_target_as_an_empty_object(
+    fal: FalJs, app: str, call: str, options: dict[str, Any]
+) -> None:
+    """Without an input the client sends no body, though it says that it is JSON."""
     if call == "run":
-        seen = fal.begin("run", app, input={}).result()["data"]
+        seen = fal.begin("run", app, **options).result()["data"]
     else:
-        request_id = fal.submit(app, input={})["request_id"]
+        request_id = fal.submit(app, **options)["request_id"]
         fal.ended(app, request_id)
         seen = fal.result(app, request_id)["data"]
 
@@ -195,14 +198,15 @@ def test_status_has_logs_only_where_they_are_asked_for(fal: FalJs, stage: Stage,
 
 def test_stream_status_can_be_iterated_and_ends_with_the_last_status(fal: FalJs, stage: Stage, app: str) -> None:
     request_id = fal.submit(app, input={"hold": app, "answer": {"body": IMAGE}})["request_id"]
-    stage.await_call(app)
+    running = stage.await_call(app)
     call = fal.stream(app, request_id)
     call.until(lambda update: update["status"] == "IN_PROGRESS")
+    running.report(progress={"step": 1}, logs=[{"message": "not asked for"}])
     stage.release(app)
     end = call.result()
 
     assert end == {"done": call.updates[-1], "requestId": request_id}
-    assert words(call.updates) == ["IN_PROGRESS", "COMPLETED"]
+    assert [update["status"] for update in call.updates] == ["IN_PROGRESS", "COMPLETED"], "each change once"
     assert all(update["logs"] is None for update in call.updates)
     assert fal.stream(app, request_id).result()["done"]["status"] == "COMPLETED", "a late look ends at once"
 

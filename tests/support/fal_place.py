@@ -120,10 +120,12 @@ class Place:
 
 
 @contextlib.contextmanager
-def place(folder: Path) -> Iterator[Place]:
+def place(folder: Path, **settings: object) -> Iterator[Place]:
     server, stage = RedisServer().start(), Stage()
     try:
-        with Installation(server.url, stage.target.url, services_toml=SERVICES, sweep_s=0.1) as installation:
+        with Installation(
+            server.url, stage.target.url, services_toml=SERVICES, sweep_s=0.1, **settings
+        ) as installation:
             made = Place(installation, stage, folder)
             made.web()
             installation.worker("gevent", 50)

@@ -18,6 +18,7 @@ from tests.support.server import RedisServer, free_port
 from tests.support.told_target import ToldTarget
 
 ENVIRONMENT = "fal_client"
+ACCESS_LOG = ("--access-logfile", "-")
 QUICK_S = 0.01  # how often the client asks: its own 0.1 s would only make tests longer
 SERVICES = """
     [defaults]
@@ -200,6 +201,11 @@ class House:
     tls_port: int
     sdks: dict[str, FalSdk]
     """By the way that they take."""
+    web: Process
+    """The one that serves HTTP, with an access log."""
+
+    def restart_web(self) -> None:
+        self.web = self.installation.web(*ACCESS_LOG)
 
 
 @contextlib.contextmanager
@@ -209,8 +215,8 @@ def house(*ways: str, services_toml: str = SERVICES, **settings: object) -> Iter
     settings = {"services_toml": services_toml, "sweep_s": 0.1, **settings}
     try:
         with Installation(server.url, target.url, **settings) as installation, contextlib.ExitStack() as stack:
-            made = House(installation, target, free_port(), {})
-            installation.start("web", ["gunicorn", "app:app"])
+            web = installation.start("web", ["gunicorn", *ACCESS_LOG, "app:app"])
+            made = House(installation, target, free_port(), {}, web)
             if "http" in ways:
                 made.sdks["http"] = stack.enter_context(over_http(installation.port))
             if "tls" in ways:

@@ -7,7 +7,7 @@ import json
 import threading
 from typing import Any
 
-from tests.support.own_target import Call, OwnTarget
+from tests.support.own_target import Call, OwnTarget, Reply
 
 LONGEST_HOLD_S = 30
 
@@ -18,6 +18,7 @@ class ToldTarget(OwnTarget):
     ["log", "message", ..]        report these lines to the queue, in one call
     ["hold", "name"]              wait until the test releases this name
     ["answer", 422, {..}]         with this status and body, instead of 200 and what came in
+    ["stream", {..}, ..]          answer with these events, as a stream of server-sent ones
     """
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ class ToldTarget(OwnTarget):
         with self._lock:
             return events[name]
 
-    def _act(self, call: Call) -> tuple[int, bytes]:
+    def _act(self, call: Call) -> Reply:
         with self._lock:
             self._calls.append(call)
         content: Any = json.loads(call.body)
@@ -66,4 +67,7 @@ class ToldTarget(OwnTarget):
                 self._event(self._released, given[0]).wait(LONGEST_HOLD_S)
             elif step == "answer":
                 status, answer = given
+            elif step == "stream":
+                events = "".join(f"data: {json.dumps(event)}\n\n" for event in given)
+                return 200, events.encode(), {"Content-Type": "text/event-stream"}
         return status, json.dumps(answer).encode()

@@ -11,10 +11,11 @@ from tests.support.front import ROLE_TOKENS, Front, digest
 from tests.support.installation import Installation
 from tests.support.own_target import OwnTarget, ok
 from tests.support.receiver import Receiver, accepts
-from tests.support.server import RedisServer
+from tests.support.server import RedisServer, free_port
 from tests.support.target_client import Target
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of the webhook tests...").decode()
+KEY = "a-key-id:and-its-secret-part"
 OLD_SECRET = "whsec_" + base64.b64encode(b"the one that was used before it.").decode()
 
 
@@ -54,10 +55,16 @@ def front(shared_target: Target, shared_own_target: OwnTarget) -> Iterator[Front
         allow_unlisted = false
         retry_delay_s = 0
         [services]
-        demo = {{}}
-        single = {{ max_concurrency = 1 }}
-        own = {{ target_url = "{shared_own_target.url}/{{path}}", max_attempts = 1, retry_on = [503] }}
+        demo = {{ aliases = ["acme/demo"] }}
+        single = {{ max_concurrency = 1, aliases = ["acme/single"] }}
+        nowhere = {{ target_url = "http://127.0.0.1:{free_port()}/", max_attempts = 1, aliases = ["acme/nowhere"] }}
+        [services.own]
+        target_url = "{shared_own_target.url}/{{path}}"
+        max_attempts = 1
+        retry_on = [503]
+        aliases = ["acme/own"]
         [tokens]
+        "{digest(KEY)}" = {{}}
     """
     for role, token in ROLE_TOKENS.items():
         services_toml += f'"{digest(token)}" = {{ roles = ["{role}"] }}\n'

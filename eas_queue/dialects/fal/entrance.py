@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from eas_queue.dialects.inbound import CLAIMED_URI
+
 QUEUE_PREFIX, RUN_PREFIX = "/fal/", "/fal-run/"
 PROXY_PATH = "/api/fal/proxy"
 INNER = "/~fal/"  # where all of them come
@@ -56,7 +58,7 @@ def base_of(environ: dict[str, Any]) -> str:
 def _enter(environ: dict[str, Any], prefix: str, path: str, raw: str) -> str:
     inner = INNER_QUEUE if prefix == QUEUE_PREFIX else INNER_RUN
     query = environ.get("QUERY_STRING", "")
-    environ["RAW_URI"] = environ["REQUEST_URI"] = inner + raw + ("?" + query if query else "")
+    environ[CLAIMED_URI] = inner + raw + ("?" + query if query else "")
     return inner + path
 
 

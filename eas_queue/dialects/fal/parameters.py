@@ -11,9 +11,10 @@ from typing import Any
 from flask import Request
 
 from eas_queue.dialects import inbound
+from eas_queue.dialects.fal import webhook
 from eas_queue.dialects.fal.names import Endpoint
 from eas_queue.engine import errors
-from eas_queue.engine.request import Caller, Retries, Submission
+from eas_queue.engine.request import Caller, Retries, Submission, Webhook
 
 OWN = frozenset({"fal_webhook", "fal_max_queue_length", "fal_jwt_token"})  # query parameters that no target gets
 START_TIMEOUT_LEAST_S = 0.1  # and never that little: fal refuses it, and so do its clients
@@ -24,6 +25,7 @@ RETRIES_MOST = 9  # ten attempts in all
 # thirty times their length of memory.
 CHECKED_VALUES_MOST = 200_000
 _CONDITIONS = {"timeout", "server_error", "connection_error"}
+_USER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ENDPOINT_HEADER = "X-Fal-Endpoint"
 _WITHHELD = frozenset({"x-fal-target-url", "x-fal-client-proxy", "x-fal-endpoint"})
 
@@ -41,6 +43,7 @@ def submission(request: Request, endpoint: Endpoint, caller: Caller) -> Submissi
         deadline_s=found.deadline_s if start_timeout_s is None else start_timeout_s,
         retries=_retries(request),
         max_queue_length=_max_queue_length(request),
+        webhook=_webhook(request),
         brief_s=BRIEF_S if "0" in _words(request, "X-Fal-Store-IO") else None,
     )
 
@@ -111,6 +114,18 @@ def _retries(request: Request) -> Retries | None:
             '{"timeout": {"retries": 0}, "server_error": {"retries": 3}, "connection_error": {"retries": 1}}'
         ) from exc
     return Retries(**{name: min(count, RETRIES_MOST) for name, count in counts.items()})
+
+
+def _webhook(request: Request) -> Webhook | None:
+    """`fal_webhook=URL`. Its receiver is told whose it is by the first part of a key like `id:secret`."""
+    urls = request.args.getlist("fal_webhook")
+    if not urls:
+        return None
+    if len(urls) > 1:
+        raise errors.InvalidRequest("fal_webhook is given more than once")
+    user, colon, _ = request.headers.get("Authorization", "").rpartition(" ")[2].partition(":")
+    about = {"user_id": user} if colon and _USER.fullmatch(user) else {}
+    return Webhook(urls[0], webhook.STYLE, about)
 
 
 def _max_queue_length(request: Request) -> int | None:

@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from eas_queue.engine.request import Request, State, Webhook
+from eas_queue.dialects.fal import schema
+from eas_queue.engine.request import Request, Webhook
 
 STYLE = "fal"
 ANONYMOUS = "local"  # the user where a request came without a key: the header must not be empty
@@ -17,22 +18,16 @@ NOT_JSON = (
     "retrieve the response."
 )
 TOO_LARGE = "Response payload is too large for a webhook. Use the queue endpoint to retrieve the response."
-_ENDS = {
-    State.CANCELLED: (499, "Request was cancelled", "client_cancelled"),
-    State.EXPIRED: (504, "Request timed out", "request_timeout"),
-}
 
 
 def render(request: Request, body: bytes | None) -> bytes:
     """*body*: the target's answer, None where there is none. It is embedded as it came, so that no number changes."""
     content: dict[str, Any] = {"request_id": request.request_id, "gateway_request_id": request.request_id}
-    if request.state in _ENDS:
-        code, detail, error_type = _ENDS[request.state]
-        payload, problem = json.dumps({"detail": detail, "error_type": error_type}).encode(), ""
-    elif body is None:
-        code, payload, problem = request.status_code or 500, json.dumps({"detail": request.error}).encode(), ""
+    fault = schema.fault(request)
+    if fault is not None and not request.from_target:
+        code, payload, problem = fault.status_code, schema.error_json(fault.text, fault.error_type).encode(), ""
     else:
-        code, payload, problem = request.status_code or 500, *_payload(request, body)
+        code, payload, problem = request.status_code or 500, *_payload(request, body or b"")
     if code == 200:
         content["status"] = "OK"
     else:

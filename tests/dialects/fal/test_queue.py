@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from eas_queue.store import keys
 from tests.dialects.fal.conftest import QUEUE_HOST, RUN_HOST, Fal
 from tests.support.front import LIMITED_TOKEN, MAX_PAYLOAD_BYTES, ROLE_TOKENS
 from tests.support.installation import TOKEN, await_condition
@@ -458,28 +459,28 @@ class TestStored:
     def test_one_that_is_not_to_be_stored_is_in_no_list_and_goes_sooner(self, fal: Fal, own_target: OwnTarget) -> None:
         own_target.act = lambda call: (200, b'{"secret": 1}')
         redis = fal.front._redis
-        before = redis.zcard("eas:{own}:sink")
+        before = redis.zcard(keys.service_key("own", "sink"))
 
         request_id, answer = fal.ended("acme/own", {"secret": 2}, {"X-Fal-Store-IO": "0"})
 
-        key = f"eas:{{own}}:r:{request_id}"
+        key = keys.record_key("own", request_id)
         assert answer.json == {"secret": 1}
-        assert redis.zcard("eas:{own}:sink") == before
+        assert redis.zcard(keys.service_key("own", "sink")) == before
         assert not redis.hexists(key, "body")
         assert 3_500_000 < int(redis.pttl(key)) <= 3_600_000
 
     def test_nor_is_it_a_dead_letter(self, fal: Fal, own_target: OwnTarget) -> None:
         own_target.act = lambda call: (503, b"{}")
         redis = fal.front._redis
-        before = redis.zcard("eas:{own}:rear")
+        before = redis.zcard(keys.service_key("own", "rear"))
 
         request_id, _ = fal.ended("acme/own", headers={"X-Fal-Store-IO": "0", "X-Fal-No-Retry": "1"})
 
-        assert redis.zcard("eas:{own}:rear") == before
-        assert not redis.hexists(f"eas:{{own}}:r:{request_id}", "body")
+        assert redis.zcard(keys.service_key("own", "rear")) == before
+        assert not redis.hexists(keys.record_key("own", request_id), "body")
 
         fal.ended("acme/own", headers={"X-Fal-Store-IO": "1", "X-Fal-No-Retry": "1"})
-        assert redis.zcard("eas:{own}:rear") == before + 1
+        assert redis.zcard(keys.service_key("own", "rear")) == before + 1
 
 
 class TestCancel:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
+from eas_queue.dialects.fal import stream
+from eas_queue.dialects.fal.schema import Links
+from eas_queue.engine import following
+from eas_queue.engine.engine import Engine
+from eas_queue.engine.request import Submission
 from tests.dialects.fal.conftest import Fal
+from tests.support.drive import SUCCEEDED, Driver
 from tests.support.installation import TOKEN
 from tests.support.own_target import Call, OwnTarget
+from tests.support.server import RedisServer
 
 UNKNOWN = "00000000-0000-8000-8000-000000000000"
 
@@ -140,3 +149,51 @@ def test_a_refusal_comes_before_the_stream_and_as_json(fal: Fal, path: str, toke
 
     assert answer.status == status
     assert answer.headers["Content-Type"] == "application/json"
+
+
+def events_of(engine: Engine, request_id: str) -> Iterator[str]:
+    links = Links.of("http://q/fal", "acme/s", request_id)
+    found = stream.response(engine, engine.look("s", request_id), links, with_logs=True, is_gone=lambda: False)
+    return iter(cast(Iterator[str], found.response))
+
+
+def test_a_silent_stream_has_comments_and_a_stop_of_the_web_ends_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "HEARTBEAT_S", 0.05)
+    events = events_of(engine, engine.submit("s", Submission(b"")).request_id)
+    assert next(events).startswith('data: {"status": "IN_QUEUE"')
+    assert [next(events), next(events)] == [": ping\n\n", ": ping\n\n"]
+
+    engine.waits.stop()
+
+    assert [event for event in events if event != ": ping\n\n"] == []
+
+
+def test_progress_is_no_news_but_keeps_nobody_silent(
+    engine: Engine, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "HEARTBEAT_S", 0.0)
+    request_id = engine.submit("s", Submission(b"")).request_id
+    drive = Driver(server.url)
+    [work] = drive.start()
+    events = events_of(engine, request_id)
+    assert next(events).startswith('data: {"status": "IN_PROGRESS"')
+
+    drive.progress(work, '{"step": 1}')
+    assert next(events) == ": ping\n\n"
+    drive.progress(work, "", ("info", "a line"))
+    assert json.loads(next(events)[6:])["logs"][0]["message"] == "a line"
+
+    drive.finish(work, SUCCEEDED)
+    assert [json.loads(event[6:])["status"] for event in events] == ["COMPLETED"]
+
+
+def test_it_is_ascii_whatever_the_target_logs(fal: Fal, own_target: OwnTarget) -> None:
+    own_target.act = lambda call: (call.report(logs=[{"message": "\u20ac \U0001f600\n\r\u2028x"}]), (200, b"{}"))[1]
+    request_id, _ = fal.ended("acme/own")
+
+    with fal.stream("acme/own", request_id) as events:  # which asserts ASCII
+        [content] = events
+
+    assert content["logs"][0]["message"] == "\u20ac \U0001f600\n\r\u2028x"

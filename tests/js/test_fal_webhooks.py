@@ -1,0 +1,71 @@
+"""Webhooks that fal's JavaScript client asks for, and Node as their receiver's means to check them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.fal_js import FalJs, Node, run
+from tests.support.fal_place import Place, place
+from tests.support.installation import TOKEN, await_condition
+from tests.support.own_target import Call, OwnTarget, Reply
+
+ANSWER = {"prompt": "ein Käse 🧀", "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def the_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    secret = f"whsec_{base64.b64encode(bytes(range(32))).decode()}"
+    folder: Path = tmp_path_factory.mktemp("place")
+    with place(folder, webhook_secret=secret, webhook_allow_private=True) as made:
+        command = ["celery", "-A", "app.celery_app", "worker", "--loglevel=info", "-Q", "webhooks"]
+        made.installation.start("webhooks", [*command, "-P", "gevent", "-c", "10", "-n", "hooks@%h"]).await_log(
+            " ready."
+        )
+        yield made
+
+
+@pytest.fixture(params=["middleware", "proxy"])
+def fal(request: pytest.FixtureRequest, the_place: Place) -> Iterator[FalJs]:
+    with Node(FAL_KEY=TOKEN) as node:
+        yield FalJs(node, request.param, the_place.url)
+
+
+@pytest.mark.parametrize("status", [200, 422])
+def test_a_webhook_brings_the_answer_and_node_can_check_its_signature(
+    fal: FalJs, the_place: Place, app: str, status: int
+) -> None:
+    receiver, received = OwnTarget(), []
+
+    def take(call: Call) -> Reply:
+        received.append(call)
+        return 200, b""
+
+    receiver.act = take
+    try:
+        hook = f"{receiver.url}/hook?for=ann&more=1"
+        submitted = fal.submit(app, input={"answer": {"status": status, "body": ANSWER}}, webhookUrl=hook)
+        await_condition(lambda: received, what="the webhook arrives")
+    finally:
+        receiver.stop()
+    (delivery,) = received
+    content = json.loads(delivery.body)
+
+    assert delivery.path == "/hook?for=ann&more=1"
+    assert delivery.headers["content-type"].startswith("application/json")
+    assert content["request_id"] == delivery.headers["x-fal-webhook-request-id"] == submitted["request_id"]
+    assert content["gateway_request_id"] == submitted["gateway_request_id"]
+    assert content["payload"] == ANSWER
+    assert content["status"] == ("OK" if status == 200 else "ERROR")
+    assert content.get("error") == (None if status == 200 else "Invalid status code: 422")
+
+    jwks = the_place.get(f"{the_place.url}/.well-known/jwks.json").text
+    body = delivery.body.decode()
+    deliveries = [
+        {"headers": delivery.headers, "body": text} for text in (body, body.replace("seed", "sead"), f"{body} ")
+    ]
+    assert json.loads(run("webhook.mjs", JWKS=jwks, DELIVERIES=json.dumps(deliveries))) == [True, False, False]
