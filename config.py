@@ -141,7 +141,10 @@ class Settings(BaseSettings):
 
     @pydantic.field_validator("fal_queue_host", "fal_sync_host")
     @classmethod
-    def _is_host(cls, value: str | None) -> str | None:
+    def _is_host(cls, value: str | None, info: pydantic.ValidationInfo) -> str | None:
+        queue_host = info.data.get("fal_queue_host")
+        if value is not None and queue_host is not None and value.lower() == queue_host.lower():
+            raise ValueError("must be another one than FAL_QUEUE_HOST: both take the same paths")
         if value is not None and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?", value):
             raise ValueError("must be a host name like queue.example.com, with its port where it is not the usual one")
         return value

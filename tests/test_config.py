@@ -77,6 +77,7 @@ WRONG = [
     ("FAL_QUEUE_HOST", "queue.example.com/fal", "a host name like queue.example.com"),
     ("FAL_SYNC_HOST", "-run", "a host name like queue.example.com"),
     ("FAL_SYNC_HOST", "run:port", "a host name like queue.example.com"),
+    ("FAL_SYNC_HOST", "Queue.example.com", "another one than FAL_QUEUE_HOST"),
     ("API_TOKENS", SECRET[:15], "at least 16 printable characters"),
     ("API_TOKENS", f"{TOKEN},{SECRET[:15]}", "at least 16 printable characters"),
     ("API_TOKENS", f"{SECRET} {SECRET}", "without spaces"),
@@ -112,8 +113,9 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "value", "mend"), WRONG)
 def test_a_wrong_value_is_refused_with_the_variable_and_the_mend(load: Load, name: str, value: str, mend: str) -> None:
+    others = {"FAL_QUEUE_HOST": "queue.example.com"} if name == "FAL_SYNC_HOST" else {}
     with pytest.raises(config.ConfigError) as caught:
-        load(**{name: value})
+        load(**others, **{name: value})
 
     message = str(caught.value)
     assert message.startswith(f"{name}: ")

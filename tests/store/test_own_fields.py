@@ -174,3 +174,19 @@ class TestBrief:
 
         for key in (keys.log_key("s", request_id), keys.idempotency_key("s", "digest")):
             assert 0 < drive.raw.pttl(key) <= BRIEF_MS, key
+
+    def test_a_tap_that_holds_it_goes_on_when_it_has_ended(self, drive: Driver) -> None:
+        drive.register()
+        desk = Desk(drive, "input")
+        desk.join("tap/a", window=1)
+        for _ in range(2):
+            drive.submit(own=BRIEF, body=b"in")
+        assert [pulled.row.data for pulled in desk.pull("tap/a")] == [b"in"]
+        for work in drive.start(2):
+            drive.finish(work)
+        assert desk.there() == desk.indexes("tap/a") == []
+
+        desk.commit("tap", 1)
+        drive.submit(body=b"more")
+
+        assert [pulled.row.data for pulled in desk.pull("tap/a")] == [b"more"]

@@ -516,13 +516,14 @@ class TestRedelivery:
         assert sink.there("sink_rear") == [1]
         assert sink.indexes("g/a") == [2, 3]
 
-    def test_of_a_window_what_is_to_be_given_once_is_not_given_again(self, input_: Desk) -> None:
+    @pytest.mark.parametrize("consumer", ["s/a", "g/a"])
+    def test_of_a_window_what_is_to_be_given_once_is_not_given_again(self, input_: Desk, consumer: str) -> None:
         once = [("attempts_most", "1")]
         first, second, third = (input_.drive.submit(own=own) for own in (once, [], once))
-        input_.join("s/a")
-        assert input_.indexes("s/a") == [1, 2, 3]
+        input_.join(consumer)
+        assert input_.indexes(consumer) == [1, 2, 3]
 
-        input_.leave("s/a")
+        input_.leave(consumer)
 
         assert [input_.drive.state(each) for each in (first, second, third)] == ["failed", "queued", "failed"]
         assert input_.there("rear") == [1, 2]

@@ -74,7 +74,7 @@ def _proxied(environ: dict[str, Any], by_host: dict[str, str], base_url: str) ->
     if not prefix and parts.netloc == environ.get("HTTP_HOST"):
         prefix = next((each for each in (QUEUE_PREFIX, RUN_PREFIX) if parts.path.startswith(each)), "")
         path = parts.path.removeprefix(prefix)
-    if not prefix or not target.isascii():
+    if not prefix or not target.isascii() or parts.scheme not in ("http", "https"):
         return INNER_PROXY
     environ["QUERY_STRING"] = parts.query
     environ[_BASE] = (base_url or _origin(environ)) + QUEUE_PREFIX.rstrip("/")

@@ -17,6 +17,7 @@ from eas_queue.dialects.fal import entrance, names, parameters, schema, stream
 from eas_queue.engine import errors, ids
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.request import Caller, Request, State
+from eas_queue.engine.service import NAME
 
 REQUEST_ID_HEADER = "x-fal-request-id"
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -46,7 +47,10 @@ def blueprint(engine: Engine, access: Access, *, max_wait_s: float) -> Blueprint
 
     def allow(role: Role, endpoint: names.Endpoint) -> tuple[Caller, str]:
         service = engine.services.name_of(endpoint.name)
-        return access.check(request.headers, request.remote_addr or "", role, service), service
+        caller = access.check(request.headers, request.remote_addr or "", role, service)
+        if NAME.fullmatch(service) is None:  # the parts are names, and all of it is too long for one
+            raise _UnknownEndpoint(endpoint.name)
+        return caller, service
 
     def links(endpoint: names.Endpoint, request_id: str) -> schema.Links:
         return schema.Links.of(entrance.base_of(request.environ), endpoint.name, request_id)

@@ -201,6 +201,14 @@ class TestNames:
             assert answer.json["detail"].startswith('Application "')
         assert answer.json["message"] == answer.json["detail"]
 
+    @pytest.mark.parametrize(("method", "path"), [("POST", ""), ("GET", f"/requests/{UNKNOWN}")])
+    def test_nor_is_one_whose_parts_are_too_long_together(self, fal: Fal, method: str, path: str) -> None:
+        name = f"{'a' * 100}/{'b' * 100}"
+
+        answer = fal.call(method, f"/fal/{name}{path}", "{}" if method == "POST" else None)
+
+        assert (answer.status, answer.json["detail"][:20]) == (404, 'Application "aaaaaaa')
+
     @pytest.mark.parametrize(
         "path",
         [
@@ -635,6 +643,8 @@ class TestBrowsers:
             "https://queue.fal.run.example/acme/demo",
             "https://queue.fal.run@127.0.0.1/acme/demo",
             "https://[queue.fal.run/acme/demo",
+            "ftp://queue.fal.run/acme/demo",
+            "//queue.fal.run/acme/demo",
             "/fal/acme/demo",
         ],
     )

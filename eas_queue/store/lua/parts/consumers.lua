@@ -166,19 +166,20 @@ local function bury(s, k, group, item)
   end
 end
 
--- An item that a consumer held waits again, before all that the group has not read. counts: the delivery does.
-local function give_back(s, k, group, item, counts, code, reason)
+-- An item that a consumer held waits again, before all that the group has not read. counts: the delivery does; was_given: as
+-- above, where the groups do the work.
+local function give_back(s, k, group, item, counts, code, reason, was_given)
   local held_key = group_key(k, group, HELD_SUFFIX)
   local held = redis.call('HGET', held_key, item)
   if not held then return end
   local n, consumer, old_code, old_reason = split(held)
-  if not counts then n = n - 1 end
+  local own = s.pull and k.name == 'input' and redis.call('HGET', record(s, item), 'attempts_most')
+  if not counts and not (was_given and own == '1') then n = n - 1 end
   redis.call('ZREM', window_key(k, consumer), item)
   redis.call('HSET', held_key, item,
     n .. ' ' .. consumer .. ' ' .. (code or old_code) .. ' ' .. (reason or old_reason))
   redis.call('ZADD', group_key(k, group, BACK_SUFFIX),
     score_in(k, item, redis.call('ZSCORE', k.items, item)), item)
-  local own = s.pull and k.name == 'input' and redis.call('HGET', record(s, item), 'attempts_most')
   if n >= attempts_most(s, own) then bury(s, k, group, item) end
 end
 
@@ -200,7 +201,7 @@ local function release(s, k, consumer)
     if is_lane(s, k, group) then
       hand_back(s, item, i == 1, 'WatcherLost', 'the watcher that held it has gone', nil, true)
     else
-      give_back(s, k, group, item, i == 1)
+      give_back(s, k, group, item, i == 1, nil, nil, true)
     end
   end
   redis.call('DEL', window_key(k, consumer))
