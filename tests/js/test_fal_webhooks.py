@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.support.fal_js import FalJs, Node, run
+from tests.support.fal_js import FalError, FalJs, Node, run
 from tests.support.fal_place import Place, place
 from tests.support.installation import TOKEN, await_condition
 from tests.support.own_target import Call, OwnTarget, Reply
@@ -20,12 +19,8 @@ ANSWER = {"prompt": "ein Käse 🧀", "seed": 7}
 @pytest.fixture(scope="module")
 def the_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     secret = f"whsec_{base64.b64encode(bytes(range(32))).decode()}"
-    folder: Path = tmp_path_factory.mktemp("place")
-    with place(folder, webhook_secret=secret, webhook_allow_private=True) as made:
-        command = ["celery", "-A", "app.celery_app", "worker", "--loglevel=info", "-Q", "webhooks"]
-        made.installation.start("webhooks", [*command, "-P", "gevent", "-c", "10", "-n", "hooks@%h"]).await_log(
-            " ready."
-        )
+    with place(tmp_path_factory.mktemp("place"), webhook_secret=secret, webhook_allow_private=True) as made:
+        made.installation.webhooks(10)
         yield made
 
 
@@ -69,3 +64,13 @@ def test_a_webhook_brings_the_answer_and_node_can_check_its_signature(
         {"headers": delivery.headers, "body": text} for text in (body, body.replace("seed", "sead"), f"{body} ")
     ]
     assert json.loads(run("webhook.mjs", JWKS=jwks, DELIVERIES=json.dumps(deliveries))) == [True, False, False]
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/hook", "http://ann:secret@127.0.0.1/hook", "hook"])
+def test_a_webhook_that_cannot_be_delivered_is_refused_at_the_submit(fal: FalJs, app: str, url: str) -> None:
+    with pytest.raises(FalError) as raised:
+        fal.submit(app, input={}, webhookUrl=url)
+
+    assert raised.value.status == 400
+    assert raised.value.body["error_type"] == "bad_request"
+    assert raised.value.message == raised.value.body["detail"]
