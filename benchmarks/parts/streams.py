@@ -31,7 +31,7 @@ SETTLED_S = 3
 CALL_S = 0.004  # what a call takes beside the target's delay
 TWO_WITHIN_S = 0.9  # a second, and what the way to a client may differ
 LAST_S = 2  # until everybody must have been told of the last start
-MB_WANTED, IDLE_WANTED, END_MS_WANTED, POSITION_MS_WANTED, A_SECOND_WANTED = 200, 2, 50, 500, 2
+MB_WANTED, IDLE_WANTED, END_MS_WANTED, POSITION_MS_WANTED, TOLD_WANTED = 200, 2, 50, 500, 2
 RATES = {"2 a second": 2, "10 a second": 10, "20 a second": 20}
 ROWS = tuple(
     Row(name, f"1 gunicorn gevent process, 1 celery process; 1,000 streams and more, {rate} requests end a second")
@@ -112,15 +112,16 @@ def _quantiles(name: str, values_s: Iterable[float]) -> Sample:
 def _positions(streams: Sequence[Stream], begun_at: float, starts: Sequence[float]) -> Sample:
     """Of those that only wait: how late they were told of each start, and how often they were told anything."""
     late: list[float] = []
-    counts, most = [], []
+    rates, most = [], []
     for stream in streams:
         positions = stream.told.positions
         before = max(i for i, (at, _) in enumerate(positions) if at < begun_at)
         late += lateness_s(positions[before:], starts)
-        counts.append(sum(starts[0] < at < starts[-1] for at, _ in positions))
+        told_s = [at for at, _ in positions if starts[0] < at < starts[-1]]
+        rates.append((len(told_s) - 1) / (told_s[-1] - told_s[0]) if len(told_s) > 1 else 0)
         most.append(most_within(TWO_WITHIN_S, [at for at, _ in positions]))
     return _quantiles("place", late) | {
-        "told_a_second": statistics.mean(counts) / (starts[-1] - starts[0]),
+        "told_a_second": statistics.mean(rates),
         "told_most": max(most),
     }
 
@@ -228,7 +229,7 @@ PART = Part(
             ("idle web, % of a core", "idle_web", IDLE_WANTED),
             ("end to closed stream, p95 ms", "end_p95", END_MS_WANTED),
             ("start to place told, p95 ms", "place_p95", POSITION_MS_WANTED),
-            ("places told a second", "told_a_second", A_SECOND_WANTED),
+            (f"places told in {TWO_WITHIN_S} s, the most", "told_most", TOLD_WANTED),
         )
         for row in ROWS
     ),
