@@ -70,6 +70,12 @@ def rss_mb(pid: int) -> float:
     return int(text.partition("VmRSS:")[2].split()[0]) / 1024
 
 
+def pss_mb(pid: int) -> float:
+    """Its memory, what it shares with others counted in parts."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(text.partition("\nPss:")[2].split()[0]) / 1024
+
+
 def child_of(pid: int) -> int:
     """gunicorn's one worker, by the pid of its master. Raises RuntimeError without any."""
     for path in Path("/proc").glob("[0-9]*/stat"):

@@ -25,6 +25,8 @@ class Sizes:
     watched_s: float = 20
     watched_puts: int = 200
     watched_rate: float = 20  # a second
+    streams: int = 1000
+    streamed_s: float = 20
     depths: tuple[int, int] = (1_000, 200_000)
     depth_calls: int = 300  # in a turn
     depth_turns: int = 5

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
+from collections.abc import Callable
 
 from benchmarks.meter import child_of, cpu_us, percentile, rss_mb
 from benchmarks.parts.part import Column, Goal, Part, Row, Sample, Sizes, Table
@@ -36,10 +37,10 @@ def _queues(row: str, sizes: Sizes) -> list[str]:
     return [f"/api/predict/s{number}/sink" for number in range(count)]
 
 
-def _shares(clients: Clients, pids: dict[str, int], seconds: float, name: str) -> Sample:
-    """Percent of a core that each process takes while the clients do what they do."""
+def shares(serve: Callable[[float], None], pids: dict[str, int], seconds: float, name: str) -> Sample:
+    """Percent of a core that each process takes while the clients do what they do: *serve*, for so many seconds."""
     before, began = {process: cpu_us([pid]) for process, pid in pids.items()}, time.perf_counter()
-    clients.serve(seconds)
+    serve(seconds)
     took_us = (time.perf_counter() - began) * 1_000_000
     return {f"{name}_{process}": 100 * (cpu_us([pid]) - before[process]) / took_us for process, pid in pids.items()}
 
@@ -92,11 +93,11 @@ def measure(row: str, sizes: Sizes) -> Sample:
         clients.connect(places)
         found["joined_s"] = time.perf_counter() - began
         clients.serve(min(SETTLED_S, sizes.watched_s))
-        found |= _shares(clients, pids, sizes.watched_s, "idle")
+        found |= shares(clients.serve, pids, sizes.watched_s, "idle")
         found["idle_mb"] = rss_mb(web)
         clients.ping(PING_EVERY_S)
         clients.serve(min(SETTLED_S, sizes.watched_s))
-        found |= _shares(clients, pids, sizes.watched_s, "ping")
+        found |= shares(clients.serve, pids, sizes.watched_s, "ping")
         found |= _latencies(clients, queues, sizes, manual=row == ONE_MANUAL)
         found["after_mb"] = rss_mb(web)
         clients.await_pongs()

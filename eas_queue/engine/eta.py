@@ -8,7 +8,7 @@ when requests wait, workers would have started more if they could.
 
 from __future__ import annotations
 
-from eas_queue.store.shapes import Seen
+from eas_queue.store.shapes import Place, Seen
 
 RUNS_MIN = 5  # fewer runs tell nothing
 OVERDUE = 2  # a run that lasts so many means tells nothing of when its slot becomes free
@@ -23,13 +23,18 @@ def eta_s(seen: Seen) -> float | None:
     """
     if seen.runs < RUNS_MIN:
         return None
-    mean_ms = seen.mean_run_ms
     if seen.fields["state"] == "running":
-        left_ms = mean_ms - (seen.now_ms - int(seen.fields["started_ms"]))
+        left_ms = seen.mean_run_ms - (seen.now_ms - int(seen.fields["started_ms"]))
         return left_ms / 1000 if left_ms > 0 else None
-    if seen.position < 0 or seen.running == 0 or seen.blocked:
+    return waiting_eta_s(seen.place)
+
+
+def waiting_eta_s(place: Place) -> float | None:
+    """The same of a request that does not run."""
+    mean_ms = place.mean_run_ms
+    if place.runs < RUNS_MIN or place.position < 0 or place.running == 0 or place.blocked:
         return None
-    if seen.now_ms - seen.slot_started_ms > OVERDUE * mean_ms:
+    if place.now_ms - place.slot_started_ms > OVERDUE * mean_ms:
         return None
-    until_free_ms = max(seen.slot_started_ms + mean_ms - seen.now_ms, 0)
-    return float(until_free_ms + (seen.position // seen.running + 1) * mean_ms) / 1000
+    until_free_ms = max(place.slot_started_ms + mean_ms - place.now_ms, 0)
+    return float(until_free_ms + (place.position // place.running + 1) * mean_ms) / 1000

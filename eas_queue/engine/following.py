@@ -40,9 +40,14 @@ def follow(engine: Engine, first: Request, *, after: int, is_gone: Callable[[], 
         told: tuple[int, int | None] | None = None
         lines_after, log_count = after, -1
         away_since_s: float | None = None
+        request, turn = first, Turn.NEWS
         while True:
             try:
-                request = engine.look_again(first)
+                if turn is Turn.MOVED and waiter.place is not None:
+                    request = request.moved(waiter.place)
+                else:
+                    request = engine.look_again(first)
+                    waiter.saw(request.version, request.position)
                 # only when there are new ones: a target may report its progress many times a second
                 lines = _lines(engine, request, lines_after) if request.log_count != log_count else []
                 away_since_s = None
@@ -53,8 +58,8 @@ def follow(engine: Engine, first: Request, *, after: int, is_gone: Callable[[], 
                 if waiter.over is not None or time.monotonic() - away_since_s > AWAY_MAX_S:
                     return
                 waiter.wait(1.0)
+                turn = Turn.NEWS
                 continue
-            waiter.saw(request.version, request.position)
             now = (request.version, request.position)
             if lines or now != told:
                 yield Change(request, tuple(lines))
@@ -63,7 +68,7 @@ def follow(engine: Engine, first: Request, *, after: int, is_gone: Callable[[], 
                 return
             while (turn := waiter.wait(HEARTBEAT_S)) is Turn.SILENCE:
                 yield None
-            if turn is not Turn.NEWS:
+            if turn not in (Turn.NEWS, Turn.MOVED):
                 return
 
 

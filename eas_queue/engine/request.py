@@ -11,9 +11,9 @@ from enum import StrEnum
 from typing import Any
 
 from eas_queue.engine import receivers
-from eas_queue.engine.eta import eta_s
+from eas_queue.engine.eta import eta_s, waiting_eta_s
 from eas_queue.store.shapes import LogLine as LogLine  # part of what the engine hands out
-from eas_queue.store.shapes import Seen
+from eas_queue.store.shapes import Place, Seen
 
 NORMAL_CLASS = 100
 CLASS_MAX = 255
@@ -206,6 +206,10 @@ class Request:
     redriven_as: str = ""
     has_own_deadline: bool = False
     body: bytes | None = field(default=None, repr=False)
+
+    def moved(self, place: Place) -> Request:
+        """The same request, of which nothing else has changed, at another place."""
+        return dataclasses.replace(self, position=place.position, depth=place.depth, eta_s=waiting_eta_s(place))
 
     def header(self, name: str) -> str | None:
         """The first header of the target's answer with this name, whatever its case."""

@@ -1,14 +1,13 @@
 """Waiting for requests and queues to change, by push: one Redis subscription per process, however many clients wait.
 
 A waiter subscribes first and looks second, so that no change falls between the two. When the subscription breaks, every
-waiter is woken to look for itself, and again when it is back. Beside that, one question for all of them now and then
-finds what a note was lost for, and moves positions, of which there are no notes.
+waiter is woken to look for itself, and again when it is back. Beside that, one question for all of them (peeking.py)
+finds what a note was lost for, and positions, of which there are no notes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 import threading
@@ -19,8 +18,9 @@ from typing import Any
 
 from redis.client import PubSub
 
+from eas_queue.engine.peeking import POSITIONS_LATE_S, POSITIONS_S, Followers, Peeks
 from eas_queue.store import keys
-from eas_queue.store.errors import StoreError
+from eas_queue.store.shapes import Place
 from eas_queue.store.store import Store
 
 log = logging.getLogger("eas_queue.web")
@@ -28,9 +28,6 @@ log = logging.getLogger("eas_queue.web")
 LISTEN_S = 5.0
 ARM_S = 0.25  # for Redis to confirm a subscription; one that comes later wakes the waiter to look again
 RECONNECT_S = 0.25
-POSITIONS_S = 0.5  # positions change at most twice a second for those who follow them
-PEEK_EVERY = 10  # so many of these until all waiters and their clients are checked
-PEEK_MOST = 500  # requests in one script
 _PREFIX = len(keys.NOTE_PREFIX)
 _ENDS = frozenset({b"succeeded", b"failed", b"cancelled", b"expired"})
 
@@ -43,6 +40,7 @@ class Turn(Enum):
     """What has become of a wait."""
 
     NEWS = "look again"
+    MOVED = "it has another place, and nothing else of it has changed"
     SILENCE = "the time is up"
     GONE = "the client has hung up"
     STOPPING = "the process is about to stop"
@@ -59,7 +57,14 @@ class Waiter:
         self.armed = threading.Event()
         self.over: Turn | None = None  # GONE or STOPPING, and for good
         self.end_only = end_only
+        self.followers: Followers | None = None
+        self.stamp = b""  # of its service, when a peek found its place
+        self.due_s = 0.0  # before that it is told of no other place
+        self.looks = 0  # of its own
+        self.place: Place | None = None  # after MOVED
         self._is_gone = is_gone
+        self._must_look = False
+        self._new_place: Place | None = None
         self._version, self._position = -1, -1
 
     @property
@@ -70,14 +75,25 @@ class Waiter:
     def hear(self, note: bytes) -> None:
         """A note has come."""
         if not self.end_only or note in _ENDS:
-            self.woken.set()
+            self.wake()
 
     def wake(self) -> None:
         """It is to look for itself."""
+        self._must_look = True
         self.woken.set()
 
+    def begin(self) -> None:
+        """It is about to look for the first time: that sees what woke it until now."""
+        self._must_look = False
+        self.woken.clear()
+
     def saw(self, version: int, position: int | None) -> None:
+        """What it found when it looked."""
+        self.looks += 1
         self._version, self._position = version, -1 if position is None else position
+        if position is not None and self.followers is not None:
+            self.stamp, self.due_s = b"", time.monotonic() + POSITIONS_S
+            self.followers.is_behind = True  # something may have moved between its look and now
 
     @property
     def wants_positions(self) -> bool:
@@ -87,7 +103,9 @@ class Waiter:
         """The next turn, SILENCE after *timeout_s*. A wait that is over stays so and never blocks again."""
         if self.over is None and self.woken.wait(timeout_s):
             self.woken.clear()
-            return self.over or Turn.NEWS
+            self.place, self._new_place = self._new_place, None
+            must_look, self._must_look = self._must_look or self.place is None, False
+            return self.over or (Turn.NEWS if must_look else Turn.MOVED)
         return self.over or Turn.SILENCE
 
     def end(self, turn: Turn) -> None:
@@ -98,17 +116,25 @@ class Waiter:
         if self._is_gone():
             self.end(Turn.GONE)
 
-    def compare(self, version: int, position: int) -> None:
-        """What a peek found; wakes it when that is news."""
-        if version != self._version or (self.wants_positions and position != self._position):
+    def compare(self, version: int, place: Place, stamp: bytes) -> None:
+        """What a peek found; wakes it when that is news, of a place only when that is due."""
+        now_s = time.monotonic()
+        if version != self._version:
+            self.stamp, self.due_s = stamp, now_s + POSITIONS_S  # it may be stuck, and is not asked for again and again
             self.wake()
+        elif not self.wants_positions or place.position == self._position:
+            self.stamp = stamp
+        elif now_s >= self.due_s:
+            self.stamp, self.due_s = stamp, max(self.due_s, now_s - POSITIONS_LATE_S) + POSITIONS_S
+            self._position, self._new_place = place.position, place
+            self.woken.set()
 
 
 class QueueWaiter(Waiter):
     """A wait for what is put into one queue: anything, or items of one requestId."""
 
     def __init__(self, service: str, queue: str, *, name: str = "", is_gone: Callable[[], bool] = nobody_asks) -> None:
-        super().__init__(service, "", end_only=False, is_gone=is_gone)
+        super().__init__(service, "", end_only=True, is_gone=is_gone)  # it follows no request
         self.queue = queue
         self._note = b"put " + name.encode("utf-8", "surrogateescape")
 
@@ -120,9 +146,10 @@ class QueueWaiter(Waiter):
         if note == self._note or (self._note == b"put " and note.startswith(self._note)):
             self.wake()
 
-    def compare(self, version: int, position: int) -> None:
-        if version != self._version:  # the last index given; -1: not asked for before
-            self._version = version
+    def compare_last(self, last: int) -> None:
+        """The last index given there, as a pulse found it; wakes it when that is news."""
+        if last != self._version:  # -1: not asked for before
+            self._version = last
             self.wake()
 
 
@@ -133,6 +160,7 @@ class Waits:
         self._store = store
         self._lock = threading.Lock()
         self._waiters: dict[str, set[Waiter]] = {}
+        self._followed: dict[str, Followers] = {}
         self._subscribed: set[str] = set()
         self._left: set[str] = set()  # subscribed, and nobody waits for them
         self._pubsub: PubSub | None = None
@@ -155,7 +183,7 @@ class Waits:
         """As ``watching``, for a waiter of one's own."""
         self.add(waiter)
         waiter.armed.wait(ARM_S)
-        waiter.woken.clear()  # what woke it until now is seen by its first look
+        waiter.begin()
         try:
             yield
         finally:
@@ -170,6 +198,9 @@ class Waits:
             self._ensure_threads()
             others = self._waiters.setdefault(topic, set())
             others.add(waiter)
+            if not waiter.end_only:
+                waiter.followers = self._followed.setdefault(waiter.service, Followers())
+                waiter.followers.waiters.add(waiter)
             if topic in self._subscribed or self._pubsub is None:
                 waiter.armed.set()  # not connected: the listener wakes everybody when it is
             elif len(others) == 1:
@@ -184,6 +215,10 @@ class Waits:
             if not others:
                 self._waiters.pop(topic, None)
                 self._left.add(topic)
+            if waiter.followers is not None:
+                waiter.followers.waiters.discard(waiter)
+                if not waiter.followers.waiters:
+                    self._followed.pop(waiter.service, None)
 
     def stop(self) -> None:
         """The process is about to stop: every wait ends now, and later ones end at once."""
@@ -204,6 +239,18 @@ class Waits:
         with self._lock:
             return [waiter for others in self._waiters.values() for waiter in others]
 
+    def _everybody(self) -> tuple[list[Waiter], list[QueueWaiter]]:
+        """Who waits for requests, and who for queues."""
+        waiters = self._all()
+        return (
+            [waiter for waiter in waiters if not isinstance(waiter, QueueWaiter)],
+            [waiter for waiter in waiters if isinstance(waiter, QueueWaiter)],
+        )
+
+    def _follows(self) -> dict[str, Followers]:
+        with self._lock:
+            return dict(self._followed)
+
     # ------------------------------------------------------------------------------------------------- listener
     def _ensure_threads(self) -> None:
         if self._pid != os.getpid():
@@ -213,7 +260,8 @@ class Waits:
             self._left = set()
             self._heard_s = time.monotonic()
             threading.Thread(target=self._listen, name="waits", daemon=True).start()
-            threading.Thread(target=self._peek_forever, name="peeks", daemon=True).start()
+            peeks = Peeks(self._store, everybody=self._everybody, followed=self._follows, tidy=self._forget_left)
+            threading.Thread(target=peeks.run, name="peeks", daemon=True).start()
 
     def _send(self, command: str, *topics: str) -> None:
         """Called with the lock held: two threads must not write to the connection at once."""
@@ -286,35 +334,3 @@ class Waits:
         for waiter in self._all():
             waiter.armed.set()
             waiter.wake()
-
-    # ---------------------------------------------------------------------------------------------------- peeks
-    def _peek_forever(self) -> None:
-        for turn in itertools.count(1):
-            time.sleep(POSITIONS_S)
-            try:
-                self._forget_left()
-                waiters, of_all = self._all(), turn % PEEK_EVERY == 0
-                if of_all:
-                    for waiter in waiters:
-                        waiter.check_client()
-                self._peek([waiter for waiter in waiters if of_all or waiter.wants_positions])
-            except StoreError:
-                pass  # the listener has woken them all
-            except Exception:
-                log.exception("peek_failed")
-
-    def _peek(self, waiters: list[Waiter]) -> None:
-        by_service: dict[str, list[Waiter]] = {}
-        for waiter in waiters:
-            if not isinstance(waiter, QueueWaiter):
-                by_service.setdefault(waiter.service, []).append(waiter)
-        queues = [waiter for waiter in waiters if isinstance(waiter, QueueWaiter)]
-        for some in (queues[i : i + PEEK_MOST] for i in range(0, len(queues), PEEK_MOST)):
-            lasts = self._store.queues.pulse((waiter.service, waiter.queue) for waiter in some)
-            for queue_waiter, last in zip(some, lasts, strict=True):
-                queue_waiter.compare(last, -1)
-        for service, mine in by_service.items():
-            for chunk in (mine[i : i + PEEK_MOST] for i in range(0, len(mine), PEEK_MOST)):
-                found = self._store.peek(service, [waiter.request_id for waiter in chunk])
-                for waiter, (version, position) in zip(chunk, found, strict=True):
-                    waiter.compare(version, position)

@@ -449,7 +449,7 @@ class _Knocks(Waiter):
     is_client = False
 
     def __init__(self, watches: Watches) -> None:
-        super().__init__("", "", end_only=False, is_gone=nobody_asks)
+        super().__init__("", "", end_only=True, is_gone=nobody_asks)
         self._watches = watches
 
     @property

@@ -43,7 +43,7 @@ SERVICE_SUFFIXES = (
     "run",  # ZSET   id -> started at, ms; the members of lease                             as lease
     "ghost",  # ZSET   id/token -> end, ms; cancelled calls whose connection still closes   10 s, sweep.lua
     "dl",  # ZSET   id -> queue deadline, ms; only requests that have one                   leaves at start or end
-    "cfg",  # HASH   number and limits as registered, paused, vtime, run_ms and run_n        permanent
+    "cfg",  # HASH   number and limits as registered, paused, vtime, pulled, run_ms, run_n   permanent
     "seq",  # HASH   queue -> the last index given                                          permanent
     # The four queues: ZSETs of item -> index. An item is the id of a request, or "i.." for one that a client put there.
     "input",  # requests that wait or run, and ended ones that a tap still reads           leaves at end; sweep.lua

@@ -72,11 +72,24 @@ class Swept(NamedTuple):
     more_is_due: bool = False  # the next sweep need not wait
 
 
-class Seen(NamedTuple):
-    """One look at a request. ``position`` is -1 unless it waits. ``mean_run_ms`` is 0 where nothing ran yet;
+class Place(NamedTuple):
+    """Where a request waits. ``position`` is -1 unless it does. ``mean_run_ms`` is 0 where nothing ran yet;
     ``slot_started_ms``: start of the run whose slot it will get, 0 where nothing runs. ``blocked``: nothing may start.
-    ``body``: the kept answer, None where there is none, and where it is long.
     """
+
+    position: int
+    depth: int
+    now_ms: int
+    running: int
+    mean_run_ms: float
+    runs: int
+    slot_started_ms: int
+    blocked: bool
+
+
+class Seen(NamedTuple):
+    """One look at a request: its ``Place``, and ``body``: the kept answer, None where there is none, and where it is
+    long."""
 
     position: int
     depth: int
@@ -88,6 +101,10 @@ class Seen(NamedTuple):
     blocked: bool
     body: bytes | None
     fields: dict[str, str]
+
+    @property
+    def place(self) -> Place:
+        return Place._make(self[: len(Place._fields)])
 
 
 class LogLine(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 from eas_queue.store import client, keys, scripts
 from eas_queue.store.hooks import Hooks
 from eas_queue.store.queues import Queues
-from eas_queue.store.shapes import Alive, Ended, Leased, Letter, LogLine, Overview, Requeued, Seen, Swept, text
+from eas_queue.store.shapes import Alive, Ended, Leased, Letter, LogLine, Overview, Place, Requeued, Seen, Swept, text
 from eas_queue.store.shapes import fresh_id as fresh_id
 
 LOOK_FIELDS = (
@@ -225,9 +225,19 @@ class Store:
             position, depth, now_ms, running, float(mean), runs, int(float(started)), bool(blocked), body, fields
         )
 
-    def peek(self, service: str, request_ids: Iterable[str]) -> list[tuple[int, int]]:
-        """(changes so far, position) per id; -1 where unknown or not waiting."""
-        return [(int(row[0]), int(row[1])) for row in self.scripts.call("peek", service, *request_ids)]
+    def moves(self, services: Iterable[str]) -> list[bytes]:
+        """Per service a stamp, another one whenever a request of it may have another place."""
+        stamps: list[bytes] = self.scripts.call("moves", *services)
+        return stamps
+
+    def peek(self, service: str, request_ids: Iterable[str]) -> list[tuple[int, Place]]:
+        """(changes so far, place) per id; changes -1 where it is unknown."""
+        depth, now_ms, running, mean, runs, blocked, rows = self.scripts.call("peek", service, *request_ids)
+        mean_ms, is_blocked = float(mean), bool(blocked)
+        return [
+            (changes, Place(position, depth, now_ms, running, mean_ms, runs, int(float(started)), is_blocked))
+            for changes, position, started in rows
+        ]
 
     def logs(
         self,

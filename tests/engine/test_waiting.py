@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eas_queue.engine import errors, waiting
+from eas_queue.engine import errors, peeking
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.request import Submission
 from tests.support.server import RedisServer
@@ -75,7 +75,7 @@ def submitted(engine: Engine) -> str:
 
 
 def test_a_client_that_hangs_up_ends_its_wait(engine: Engine, submitted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "PEEK_EVERY", 1)
+    monkeypatch.setattr(peeking, "CHECK_S", 0.1)
     hung_up = threading.Event()
     began = time.monotonic()
     threading.Timer(0.3, hung_up.set).start()
@@ -88,7 +88,7 @@ def test_a_client_that_hangs_up_ends_its_wait(engine: Engine, submitted: str, mo
 
 
 def test_a_change_whose_note_was_lost_is_found(engine: Engine, submitted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "PEEK_EVERY", 1)
+    monkeypatch.setattr(peeking, "CHECK_S", 0.1)
     monkeypatch.setattr(engine.waits, "_handle", lambda message: None)
     threading.Timer(0.3, lambda: engine.store.cancel("s", submitted)).start()
 

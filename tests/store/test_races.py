@@ -427,7 +427,22 @@ def test_a_peek_during_a_claim_sees_the_change_or_the_place(drive: Driver) -> No
             lambda i, request_id=request_id: drive.store.peek("s", [request_id]) if i == 0 else drive.start(),
         )
 
-        assert found in ([(0, 0)], [(1, -1)])
+        ((changes, place),) = found
+        assert (changes, place.position) in ((0, 0), (1, -1))
+        drive.finish(works[0])
+
+
+@races("moves")
+def test_a_stamp_that_is_asked_for_during_a_claim_is_that_before_or_after(drive: Driver) -> None:
+    for _ in range(20):
+        drive.submit()
+        (before,) = drive.store.moves(["s"])
+
+        (stamp,), works = race(2, lambda i: drive.store.moves(["s"]) if i == 0 else drive.start())
+
+        (after,) = drive.store.moves(["s"])
+        assert before != after
+        assert stamp in (before, after)
         drive.finish(works[0])
 
 

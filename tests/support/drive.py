@@ -63,6 +63,7 @@ class Driver:
     caps: dict[str, int] = field(default_factory=dict)
     pulls: set[str] = field(default_factory=set)  # services that are not forwarded
     holds: dict[str, int] = field(default_factory=dict)  # service -> max_sink_length, where a full sink holds it
+    orders: dict[tuple[str, bytes], list[str]] = field(default_factory=dict)  # of what waits, by service and stamp
     _callers: itertools.count[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
@@ -181,6 +182,10 @@ class Driver:
         for service in self.numbers:
             wait, delay, lease = (self.members(service, name) for name in ("wait", "delay", "lease"))
             ghosts = self.members(service, "ghost")
+            (stamp,) = self.store.moves([service])
+            assert self.orders.setdefault((service, stamp), list(wait)) == list(wait), (
+                f"I14: another place, still {stamp!r}"
+            )
             prefix = keys.record_key(service, "")
             states = {}
             for key in self.raw.scan_iter(match=prefix.replace("[", "\\[") + "*", count=1000):

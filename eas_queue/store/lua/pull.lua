@@ -85,7 +85,7 @@ local function next_request(u)
       redis.call('HSET', record(s, id), 'state', 'running', 'attempt', attempt, 'lease_seq', lease_seq, 'started_ms', now,
         'token', lease_seq .. '.' .. #rows .. '.' .. nonce, 'holder', u.name, 'events', number(f[4]) + 1)
       redis.call('ZADD', u.window_key, score, id)
-      redis.call('HSET', s.cfg, 'last', f[5])
+      redis.call('HSET', s.cfg, 'last', f[5], 'pulled', nonce)
       take_slot(s, id, HELD_BY_WATCHER_MS)
       redis.call('PUBLISH', NOTE_PREFIX .. id, 'running')
       return id
