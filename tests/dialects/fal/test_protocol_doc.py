@@ -18,7 +18,7 @@ from eas_queue import auth
 from eas_queue.dialects import failure, fal, outbound
 from eas_queue.dialects.fal import dialect, entrance, names, parameters, routes, schema, webhook
 from eas_queue.dialects.inbound import WITHHELD
-from eas_queue.engine import errors, following, ids, retry, waiting
+from eas_queue.engine import errors, following, ids, peeking, retry
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.request import LogLine, Request, State, Webhook
 from eas_queue.engine.service import Services, ServiceSettings
@@ -310,7 +310,7 @@ def test_the_times_in_the_text_are_those_in_force() -> None:
     assert f"{parameters.START_TIMEOUT_MOST_S:,} s" in plain("Deadlines")
     assert f"more than {parameters.CHECKED_VALUES_MOST:,} values" in plain("Submit")
     assert f"log lines included, {parameters.BRIEF_S:,.0f} s later" in plain("Retention")
-    assert waiting.POSITIONS_S == 0.5 and "at most twice a second" in plain("Status stream")
+    assert peeking.POSITIONS_S == 0.5 and "at most twice a second" in plain("Status stream")
 
 
 def test_every_rule_is_held_by_tests_that_there_are() -> None:
