@@ -70,7 +70,10 @@ def after_attempt(service: Service, work: Leased, got: Answer | NoAnswer) -> End
 
 
 def attempts_most(service: Service, work: Leased, got: Answer | NoAnswer | None = None) -> int:
-    """How many attempts there may be in all, after one that ended so; None: after one whose worker is lost."""
+    """How many attempts there may be in all, after one that ended so; None: after one whose worker is lost.
+
+    A client may say less or more than the service, but that one attempt is the most is the service's promise.
+    """
     retries = _own_retries(work)
     if isinstance(got, Answer):
         most = retries.server_error
@@ -78,7 +81,7 @@ def attempts_most(service: Service, work: Leased, got: Answer | NoAnswer | None 
         most = retries.timeout
     else:
         most = retries.connection_error
-    return service.max_attempts if most is None else 1 + most
+    return service.max_attempts if most is None or service.max_attempts == 1 else 1 + most
 
 
 def _own_retries(work: Leased) -> Retries:

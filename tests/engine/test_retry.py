@@ -179,6 +179,13 @@ def test_attempts_count_together_whatever_they_failed_of() -> None:
     )
 
 
+def test_a_service_that_sends_once_sends_once() -> None:
+    retries = Retries(timeout=5, server_error=5, connection_error=5)
+
+    for got in (TIMEOUT, answer(503), None):
+        assert attempts_most(service(max_attempts=1), work(retries=retries), got) == 1
+
+
 def test_its_client_does_not_say_which_answers_are_sent_again() -> None:
     retries = Retries(server_error=6)
 

@@ -72,10 +72,17 @@ class TestAttempts:
         assert list(drive.members("s", "rear")) == [request_id]
 
     def test_more_may_be_asked_for_than_the_service_has(self, drive: Driver) -> None:
-        drive.register(max_attempts=1)
+        drive.register(max_attempts=2)
         request_id = drive.submit(own=[("attempts_most", "3")])
 
         assert [lose(drive).attempt for _ in range(3)] == [1, 2, 3]
+        assert drive.state(request_id) == "failed"
+
+    def test_a_service_that_sends_once_sends_once(self, drive: Driver) -> None:
+        drive.register(max_attempts=1)
+        request_id = drive.submit(own=[("attempts_most", "3")])
+        lose(drive)
+
         assert drive.state(request_id) == "failed"
 
     def test_others_go_on_by_their_service(self, drive: Driver) -> None:

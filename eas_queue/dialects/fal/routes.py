@@ -148,8 +148,12 @@ def blueprint(engine: Engine, access: Access, *, max_wait_s: float) -> Blueprint
     @routes.route("/run/", methods=_METHODS, defaults={"path": ""}, provide_automatic_options=False)
     @routes.route("/run/<path:path>", methods=_METHODS, provide_automatic_options=False)
     def run(path: str) -> Response:
-        """Submit, wait, and answer what the target answered. Who hangs up or runs out of time has it cancelled, unless
-        they sent a key: they may come back with it, and others with that key may wait as well."""
+        """Submit, wait, and answer what the target answered.
+
+        Who gets no answer, by hanging up, for want of time or by the stop of this process, has it cancelled: a client
+        that sends it again then, as one does by itself, does not have it done twice. Not so with a key: they may come
+        back with that, and others may wait as well.
+        """
         if request.method != "POST":
             raise MethodNotAllowed(["POST"], "an endpoint takes requests by POST")
         _, service, request_id = submitted(entrance.INNER_RUN, path)
@@ -162,16 +166,18 @@ def blueprint(engine: Engine, access: Access, *, max_wait_s: float) -> Blueprint
             raise
         if found.state.is_terminal:
             return result(found)
-        if time.monotonic() < until_s:  # this web process stops, and the request goes on
-            return _error(503, f"this server stops; ask the queue for the result of request {request_id}")
-        no_answer = f"no answer within {max_wait_s:g} s (MAX_WAIT_S)"
+        if time.monotonic() < until_s:
+            code, why, error_type = 503, "this server stops", ""
+        else:
+            code, why, error_type = 504, f"no answer within {max_wait_s:g} s (MAX_WAIT_S)", "request_timeout"
         if has_key:
-            return _error(504, f"{no_answer}: send its Idempotency-Key again to go on waiting", "request_timeout")
+            return _error(code, f"{why}: send its Idempotency-Key again to go on waiting", error_type)
         try:
             engine.abandon(service, request_id)
         except errors.NotCancellable:  # it has ended in this moment
             return result(engine.look_again(found))
-        return _error(504, f"{no_answer}: cancelled; long ones belong on the queue host", "request_timeout")
+        detail = f"{why}: request {request_id} was cancelled; long ones belong on the queue host"
+        return _error(code, detail, error_type)
 
     @routes.route("/queue/<path:path>", methods=["OPTIONS"])
     @routes.route("/run/<path:path>", methods=["OPTIONS"])

@@ -158,12 +158,12 @@ def front(shared_target: Target, shared_own_target: OwnTarget) -> Iterator[Front
         "acme.dotted" = {{}}
         own = {{ target_url = "{shared_own_target.url}/{{path}}", aliases = ["acme/own"] }}
         flat = {{ target_url = "{shared_own_target.url}/flat", aliases = ["acme/flat"] }}
-        hasty = {{ timeout_s = 0.2, max_attempts = 1, aliases = ["acme/hasty"] }}
+        hasty = {{ timeout_s = 0.2, max_attempts = 2, aliases = ["acme/hasty"] }}
         urgent = {{ max_concurrency = 1, deadline_s = 0.2, aliases = ["acme/urgent"] }}
         narrow = {{ max_concurrency = 1, max_queue_length = 1, aliases = ["acme/narrow"] }}
         patient = {{ target_url = "{shared_own_target.url}/", retry_delay_s = 3600, aliases = ["acme/patient"] }}
         pulled = {{ mode = "pull", aliases = ["acme/pulled"] }}
-        nowhere = {{ target_url = "http://127.0.0.1:{free_port()}/", max_attempts = 1, aliases = ["acme/nowhere"] }}
+        nowhere = {{ target_url = "http://127.0.0.1:{free_port()}/", max_attempts = 2, aliases = ["acme/nowhere"] }}
     """
     for i in range(SINGLES):
         services_toml += f'single-{i} = {{ max_concurrency = 1, aliases = ["acme/single-{i}"] }}\n'

@@ -40,9 +40,9 @@ class TestAttempts:
         ("endpoint", "config", "attempts"),
         [
             ("acme/nowhere", '{"connection_error": {"retries": 2}}', 3),
-            ("acme/nowhere", '{"timeout": {"retries": 2}}', 1),
-            ("acme/hasty?hang=1", '{"timeout": {"retries": 1}}', 2),
-            ("acme/hasty?hang=1", '{"connection_error": {"retries": 1}}', 1),
+            ("acme/nowhere", '{"timeout": {"retries": 2}}', 2),
+            ("acme/hasty?hang=1", '{"timeout": {"retries": 2}}', 3),
+            ("acme/hasty?hang=1", '{"connection_error": {"retries": 2}}', 2),
         ],
     )
     def test_they_go_by_what_went_wrong(self, fal: Fal, endpoint: str, config: str, attempts: int) -> None:

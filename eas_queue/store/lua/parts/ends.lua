@@ -92,8 +92,8 @@ local function dead_letter(s, id)
   due(s, now + s.ttl_ms)
 end
 
--- How often it may be delivered: as its submit said, else as its service says.
-local function attempts_most(s, own) return tonumber(own or s.max_attempts) end
+-- How often it may be delivered: as its submit said, else as its service says; once, where that says once.
+local function attempts_most(s, own) return s.max_attempts == 1 and 1 or tonumber(own or s.max_attempts) end
 
 -- Ends that no worker brought about would be missing in Flower, which hears of requests from workers only.
 local function leave_report(s, id, state)
