@@ -28,7 +28,7 @@ run: $(VENV)/run.stamp
 
 # Most tests wait for processes: two at a time take half as long. A file stays together.
 test: $(VENV)/run.stamp clients
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The official clients that tests run, in the versions of tests/clients/*.txt.
 clients: $(VENV)/run.stamp

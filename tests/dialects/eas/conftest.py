@@ -31,7 +31,7 @@ KINDS = {
 Services = Callable[[str], str]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def front(shared_target: Target) -> Iterator[Front]:
     """Two web processes and a worker; only listed services, some of each kind."""
     services_toml = "[defaults]\nallow_unlisted = false\nretry_delay_s = 0\n[services]\ndemo = {}\nroot = {}\n"
@@ -59,7 +59,7 @@ def front(shared_target: Target) -> Iterator[Front]:
         server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _numbers() -> dict[str, Iterator[int]]:
     return {kind: iter(range(count)) for kind, (count, _) in KINDS.items()}
 
@@ -147,7 +147,7 @@ class Lone:
             client.hincrby(keys.SYS, "skew_ms", ms)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lone(shared_target: Target) -> Iterator[Lone]:
     services_toml = '[defaults]\nallow_unlisted = true\nmode = "pull"\n'
     server = RedisServer().start()

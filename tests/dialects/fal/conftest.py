@@ -133,7 +133,7 @@ class Fal:
             self.cancel(name, request_id)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_own_target() -> Iterator[OwnTarget]:
     target = OwnTarget()
     yield target
@@ -147,7 +147,7 @@ def own_target(shared_own_target: OwnTarget) -> Iterator[OwnTarget]:
     shared_own_target.act = ok
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def front(shared_target: Target, shared_own_target: OwnTarget) -> Iterator[Front]:
     services_toml = f"""
         [defaults]
@@ -190,12 +190,12 @@ def front(shared_target: Target, shared_own_target: OwnTarget) -> Iterator[Front
         server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fal(front: Front) -> Fal:
     return Fal(front)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _singles() -> Iterator[int]:
     return itertools.count()
 

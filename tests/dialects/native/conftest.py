@@ -23,7 +23,7 @@ from tests.support.server import RedisServer, free_port
 from tests.support.target_client import Target
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_own_target() -> Iterator[OwnTarget]:
     target = OwnTarget()
     yield target
@@ -37,7 +37,7 @@ def own_target(shared_own_target: OwnTarget) -> Iterator[OwnTarget]:
     shared_own_target.act = ok
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def front(shared_target: Target, shared_own_target: OwnTarget) -> Iterator[Front]:
     odd_target = OddTarget()
     services_toml = f"""
