@@ -1,4 +1,7 @@
-"""The ledger can go red: each defect that is put into the engine turns the column that is there for it."""
+"""The ledger can go red: a defect that is put into the engine turns the column that is there for it.
+
+Two of them here; `make chaos` tries all.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from tests.chaos.mutants import MUTANTS, Stale
 from tests.chaos.trials import FREEZE, KILL, LONG, TRIALS, Trial, fleet_of, try_on
 
 
-@pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.mutant)
+@pytest.mark.parametrize("trial", TRIALS[:2], ids=lambda trial: trial.mutant)
 def test_a_mutant_turns_the_ledger_red(trial: Trial) -> None:
     with fleet_of(trial.mutant) as fleet:
         row = try_on(fleet, trial.fault)

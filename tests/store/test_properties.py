@@ -1,7 +1,7 @@
 """Anything in any order: submits, claims, ends, cancels, pauses, lost and doubled messages, dead workers, passing time.
 
 After every step the engine's invariants hold on the real server; at the end everything drains, and each request has
-reached exactly one terminal state. ``PROPERTY_EXAMPLES`` sets how many histories are tried.
+reached exactly one terminal state. ``PROPERTY_EXAMPLES`` sets how many histories are tried: a few in `make test`, more before a release.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from eas_queue.store.store import _leased, fresh_id
 from tests.support.drive import DEAD, FAILED, HAND_BACK, LEASE_MS, RETRY, SUCCEEDED, TERMINAL, Driver
 from tests.support.server import RedisServer
 
-EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "25"))
 SHRINK = os.environ.get("PROPERTY_SHRINK") == "1"  # minutes of work, wanted only when a failure is looked into
 SERVICES = ("a", "b", "c")
 HOLDS = "c"  # with room for so many results in its sink:
