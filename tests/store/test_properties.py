@@ -1,7 +1,7 @@
 """Anything in any order: submits, claims, ends, cancels, pauses, lost and doubled messages, dead workers, passing time.
 
 After every step the engine's invariants hold on the real server; at the end everything drains, and each request has
-reached exactly one terminal state. ``PROPERTY_EXAMPLES`` sets how many histories are tried: a few in `make test`, more before a release.
+reached exactly one terminal state. ``PROPERTY_EXAMPLES`` sets how many histories are tried.
 """
 
 from __future__ import annotations
