@@ -122,7 +122,8 @@ class Peer:
     left to its holder, who sends them after its own frame. So the reader never stops reading, however slow the client.
     """
 
-    __slots__ = ("_connection", "_ended", "_has_said", "_pending", "_reader", "_writing", "has_pinged", "last_heard_s")
+    __slots__ = ("_connection", "_ended", "_has_said", "_is_over", "_pending", "_reader", "_writing")
+    __slots__ += ("has_pinged", "last_heard_s")
 
     def __init__(self, connection: socket.socket) -> None:
         self.last_heard_s = time.monotonic()  # when the latest frame came, of whatever kind
@@ -130,6 +131,7 @@ class Peer:
         self._connection = connection
         self._ended = ""  # why, once it is so
         self._has_said = False  # a close frame: nothing may follow it
+        self._is_over = threading.Event()  # the reader is done; unlike its thread, to be waited for before it runs
         self._pending: list[bytes] = []
         self._reader: threading.Thread | None = None
         self._writing = threading.Lock()
@@ -145,7 +147,7 @@ class Peer:
     def wait(self) -> None:
         """Return when the connection is over and closed."""
         if self._reader is not None:
-            self._reader.join()
+            self._is_over.wait()
 
     def send(self, data: bytes) -> None:
         """Send one binary message in one frame. Blocks while the client does not read. Raises PeerGone.
@@ -267,6 +269,7 @@ class Peer:
                 self._cut()
             with self._writing:  # when the last sender has let go: the number of a closed socket is soon another's
                 self._connection.close()
+            self._is_over.set()
 
     def _read(self) -> _End:
         """Listen until the end."""
@@ -310,8 +313,7 @@ class Peer:
     def _part(self, has_said: bool, code: int, reason: str) -> None:
         """The rest of ``close``: a client that neither reads nor closes its side is cut off."""
         if has_said or self._goodbye(code, reason, wait_s=_GOODBYE_WAIT_S):
-            assert self._reader is not None
-            self._reader.join(_LINGER_S)
+            self._is_over.wait(_LINGER_S)
         self._cut()
 
     def _client_closes(self) -> bool:

@@ -10,6 +10,7 @@ import ssl
 import struct
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -530,6 +531,35 @@ def test_a_second_close_cuts_the_connection(server: Server) -> None:
         server.end_of(name)
 
         assert server.state(name)["ends_s"][0] - began < AT_ONCE_S
+
+
+def test_a_close_may_come_while_the_peer_is_being_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reader exists then, and does not run yet."""
+    ours, theirs = socket.socketpair()
+    peer = websocket.Peer(ours)
+    ends: list[str] = []
+    failures: list[Any] = []
+    started: list[threading.Thread] = []
+
+    class Thread(threading.Thread):
+        def start(self) -> None:
+            started.append(self)
+            if self.name == "websocket-reader":
+                peer.close()
+                started[-1].join(0.2)  # its end waits for the reader, or has failed by then
+            super().start()
+
+    monkeypatch.setattr(threading, "Thread", Thread)
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    with theirs:
+        peer.start(ends.append)
+        assert theirs.recv(100) == b"\x88\x02\x03\xe8"
+    peer.wait()
+    started[-1].join(5)
+
+    assert [thread.name for thread in started] == ["websocket-reader", "websocket-end"]
+    assert ends == ["closed by the server: 1000"]
+    assert not failures
 
 
 def test_ordinary_requests_go_on_beside_it_and_after_it(server: Server, open_one: Open) -> None:
