@@ -122,8 +122,10 @@ class Peer:
     left to its holder, who sends them after its own frame. So the reader never stops reading, however slow the client.
     """
 
-    __slots__ = ("_connection", "_ended", "_has_said", "_is_over", "_pending", "_reader", "_writing")
-    __slots__ += ("has_pinged", "last_heard_s")
+    __slots__ = (
+        *("_connection", "_ended", "_has_said", "_is_over", "_pending", "_reader", "_writing"),
+        *("has_pinged", "last_heard_s"),
+    )
 
     def __init__(self, connection: socket.socket) -> None:
         self.last_heard_s = time.monotonic()  # when the latest frame came, of whatever kind
