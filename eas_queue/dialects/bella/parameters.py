@@ -43,8 +43,8 @@ class Put:
 
 
 def put(content: Members, caller: Caller, *, held_most_s: float, idempotency_key: str = "") -> Put:
-    """*held_most_s*: how long a connection may be held. *idempotency_key*: counts where nobody waits for the answer, for
-    who leaves early has the task cancelled. Raises InvalidRequest."""
+    """*held_most_s*: how long a connection may be held. *idempotency_key*: counts where nobody waits for the answer,
+    because who waits and leaves early has the task cancelled. Raises InvalidRequest."""
     values = content.values
     mode = "callback" if values.get("response_mode") is None else values["response_mode"]
     if not isinstance(mode, str) or mode not in names.MODES:
