@@ -163,10 +163,19 @@ class Bella:
         found: dict[str, Any] = await_condition(there, timeout_s=timeout_s, what=f"{task_id} is {status}")
         return found
 
+    def is_held(self, task_id: str, queue: str) -> bool:
+        """Whether a taker has it, as the native dialect says: the take API has no word for it."""
+        return self.installation.status(request_id_of(task_id), queue)["status"] == "STARTED"
+
     def worker(self, *queues: str, **options: object) -> ClientProgram:
         """A worker as the real clients behave; *options*: of tests/clients/bella_worker.py."""
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
         return program(self.installation.url, "bella_worker", f"--queues={','.join(queues)}", *arguments)
+
+
+def request_id_of(task_id: str) -> str:
+    """By which other dialects know what was put here."""
+    return str(uuid.UUID(task_id[-33:].replace("-", "")))
 
 
 def program(url: str, name: str, *arguments: object) -> ClientProgram:
