@@ -39,8 +39,8 @@ class Models:
     def __init__(self, program: ClientProgram) -> None:
         self._program = program
 
-    def call(self, name: str, **kwargs: Any) -> Any:
-        self._program.tell(call=name, kwargs=kwargs)
+    def call(self, call: str, /, **kwargs: Any) -> Any:
+        self._program.tell(call=call, kwargs=kwargs)
         said = self._program.hear()
         if "error" in said:
             raise BellaError(said)
@@ -165,7 +165,7 @@ class Bella:
 
     def is_held(self, task_id: str, queue: str) -> bool:
         """Whether a taker has it, as the native dialect says: the take API has no word for it."""
-        return self.installation.status(request_id_of(task_id), queue)["status"] == "STARTED"
+        return bool(self.installation.status(request_id_of(task_id), queue)["status"] == "STARTED")
 
     def worker(self, *queues: str, **options: object) -> ClientProgram:
         """A worker as the real clients behave; *options*: of tests/clients/bella_worker.py."""
