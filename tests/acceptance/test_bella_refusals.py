@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +28,7 @@ SERVICES = f"""
 """
 PUT = {"endpoint": ENDPOINT, "queue": "demo", "data": {}}
 TAKE = {"queues": ["demo:1"], "size": 1}
-UNKNOWN = f"TASK-1-1-C-260101000000-{uuid.uuid4().hex[:4]}-{uuid.uuid4().hex[4:]}"
+UNKNOWN = "TASK-1-1-C-260101000000-0000-4b1d77a58226babeceef349ec306"
 CALLS: list[tuple[str, str, Any, str]] = [
     ("POST", "register", {"queue": "demo", "endpoint": ENDPOINT}, "admin"),
     ("GET", "demo/metadata", None, "read"),
