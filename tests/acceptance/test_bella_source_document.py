@@ -121,7 +121,7 @@ def run(place: Bella, example: str) -> Any:
     for placeholder, value in {"https://": "http://", "${Host}": host, "${apikey}": TOKEN}.items():
         assert placeholder in example
         example = example.replace(placeholder, value)
-    words = shlex.split(example)
+    words = shlex.split(example.replace("\\\n", ""))
     if shutil.which("curl"):
         done = subprocess.run([*words, "-sS", "--fail-with-body", "--noproxy", "*"], capture_output=True, timeout=15)
         assert (done.returncode, done.stderr) == (0, b""), done
