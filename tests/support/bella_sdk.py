@@ -50,12 +50,8 @@ class Models:
 class Bella:
     """The take API of an installation. Every take is parsed by the models, every complete and event made by them."""
 
-    def __init__(self, installation: Installation, models: Models) -> None:
-        self.installation, self.models = installation, models
-        self._threads = ThreadPoolExecutor(16)
-
-    def close(self) -> None:
-        self._threads.shutdown(cancel_futures=True)
+    def __init__(self, installation: Installation, models: Models, threads: ThreadPoolExecutor) -> None:
+        self.installation, self.models, self._threads = installation, models, threads
 
     def call(
         self,
@@ -193,6 +189,7 @@ def bella(*, services_toml: str = SERVICES, webhooks: bool = False, **settings: 
     settings = {"services_toml": services_toml, "sweep_s": 0.1, **settings}
     try:
         with (
+            ThreadPoolExecutor(16) as threads,  # ends last: without a web nothing in it waits any longer
             Installation(server.url, f"http://127.0.0.1:{free_port()}", **settings) as installation,
             program(installation.url, "bella_calls") as calls,
         ):
@@ -200,8 +197,6 @@ def bella(*, services_toml: str = SERVICES, webhooks: bool = False, **settings: 
             if webhooks:
                 installation.webhooks()
             installation.await_web()
-            made = Bella(installation, Models(calls))
-            yield made
-            made.close()
+            yield Bella(installation, Models(calls), threads)
     finally:
         server.stop()
