@@ -171,7 +171,7 @@ def blueprint(engine: Engine, access: Access, limits: Limits) -> Blueprint:
     def get(task: str) -> Response:
         found = engine.look_anyway(*allow_task(Role.READ, task))
         result = answers.result(found, schema.task_id(found), engine.result_body(found))
-        return _text(schema.task_json(found, _endpoint(engine, found), engine.request_body(found), result))
+        return _text(schema.task_json(found, _endpoint(engine, found), *engine.submitted(found), result))
 
     return routes
 
