@@ -42,8 +42,9 @@ class Put:
     submission: Submission
 
 
-def put(content: Members, caller: Caller, *, held_most_s: float) -> Put:
-    """*held_most_s*: how long a connection may be held. Raises InvalidRequest."""
+def put(content: Members, caller: Caller, *, held_most_s: float, idempotency_key: str = "") -> Put:
+    """*held_most_s*: how long a connection may be held. *idempotency_key*: counts where nobody waits for the answer,
+    because who waits and leaves early has the task cancelled. Raises InvalidRequest."""
     values = content.values
     mode = "callback" if values.get("response_mode") is None else values["response_mode"]
     if not isinstance(mode, str) or mode not in names.MODES:
@@ -66,6 +67,7 @@ def put(content: Members, caller: Caller, *, held_most_s: float) -> Put:
         headers=(JSON,),
         priority=1 if level == names.HIGH else 0,
         deadline_s=timeout_s,
+        idempotency_key="" if mode in _HELD else idempotency_key,
         caller=caller,
         webhook=Webhook(url, STYLE, answers_only=True) if url and mode == "callback" else None,
         answer_by=True,

@@ -93,7 +93,8 @@ def blueprint(engine: Engine, access: Access, limits: Limits) -> Blueprint:
     @routes.post("/put")
     def put() -> Response:
         caller = allow(Role.SUBMIT)
-        asked = parameters.put(_members(), caller, held_most_s=limits.max_wait_s)
+        key = inbound.idempotency_key(request)
+        asked = parameters.put(_members(), caller, held_most_s=limits.max_wait_s, idempotency_key=key)
         allow(Role.SUBMIT, asked.queue)
         try:
             receipt = engine.submit(asked.queue, asked.submission)
