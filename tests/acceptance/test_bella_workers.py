@@ -128,3 +128,19 @@ def test_what_comes_back_is_before_what_has_waited_meanwhile(place: Bella) -> No
         (second, "waiting"),
         (third, "waiting"),
     ]
+
+
+def test_what_a_killed_worker_held_another_one_completes(place: Bella) -> None:
+    queue = place.register()
+    put = [place.put(queue, {"n": n}) for n in range(3)]
+    options: dict[str, Any] = {"size": 3, "process_timeout": 1, "process_max_retries": 1, "idle_s": 0.05}
+    with place.worker(f"{queue}:1", looks=2, **options) as victim:
+        said = [victim.hear() for _ in range(4)]
+        victim.kill()
+    assert [task["task_id"] for task in tasks_in(said)] == put
+
+    with place.worker(f"{queue}:1", count=3, **options) as heir:
+        said = heir.rest(timeout_s=10)
+
+    assert [(task["task_id"], task["status"]) for task in tasks_in(said)] == [(task_id, "queued") for task_id in put]
+    assert [place.task(task_id)["status"] for task_id in put] == ["succeeded"] * 3
