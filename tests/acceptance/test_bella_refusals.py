@@ -207,9 +207,14 @@ def test_where_only_listed_names_are_served_no_other_is_registered(place: Bella)
 # ------------------------------------------------------------------------------------------------- 404, 405, 409, 429
 
 
-@pytest.mark.parametrize("path", ["nowhere/metadata", "pushed/metadata", UNKNOWN, "TASK-what", "demo:1/unheard"])
+@pytest.mark.parametrize("path", ["nowhere/metadata", "pushed/metadata", UNKNOWN, "demo:1/unheard"])
 def test_what_is_not_there_is_404(place: Bella, path: str) -> None:
     assert_refused(place.call("GET", path), 404)
+
+
+@pytest.mark.parametrize(("method", "more"), [("GET", ""), ("POST", "/complete"), ("POST", "/cancel")])
+def test_an_id_of_no_form_is_400(place: Bella, method: str, more: str) -> None:
+    assert_refused(place.call(method, f"TASK-what{more}", {}), 400)
 
 
 def test_another_method_is_405(place: Bella) -> None:
