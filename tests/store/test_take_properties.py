@@ -1,4 +1,4 @@
-"""Takes against a plain model of their rules: the same is done to both, by one after the other, and must come out alike.
+"""Takes against a plain model of their rules: the same is done to both, step by step, and must come out alike.
 
 Which requests a take gives and in which order, what becomes of each of them, and the counts of every lane. For each
 strategy there are histories in which most takes are its own. ``PROPERTY_EXAMPLES`` sets how many are tried.
@@ -95,9 +95,7 @@ class Histories(RuleBasedStateMachine):
             )
             index, submitted_ms = int(reply[1]), int(reply[3])
             deadline_ms = submitted_ms + deadline_in_ms if deadline_in_ms else 0
-            self.model.submit(
-                Request(request_id, service, priority_class, index, submitted_ms, deadline_ms, bool(own))
-            )
+            self.model.submit(Request(request_id, service, priority_class, index, submitted_ms, deadline_ms, bool(own)))
 
     @precondition(lambda self: self.model.requests)
     @rule(data=st.data())
@@ -163,10 +161,10 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: any(given for _, given in self.calls))
     @rule(data=st.data())
     def take_again(self, data: st.DataObject) -> None:
-        """A copy of a call comes late, after whatever has happened since: it gives nothing that it did not give then."""
+        """A copy of a call comes late, after whatever has happened since: it leases nothing."""
         call, given = data.draw(st.sampled_from([pair for pair in self.calls if pair[1]][-3:]))
         again = self.drive.store.takes.take(**call)
-        assert set(row.request_id for row in again) <= set(given)
+        assert {row.request_id for row in again} <= set(given)
         assert all(self.model.requests[row.request_id].state == "running" for row in again)
 
     @rule(lanes=st.lists(limited, max_size=3), wrong=st.sampled_from(NO_LANES), data=st.data())
