@@ -19,16 +19,12 @@ ANY = -1  # number of deliveries
 Lane = tuple[str, bool]  # service, whether it is the half above normal priority
 
 
-class Refused(Exception):
-    """The lane at this position is none that consumers pull from."""
-
-
 class Row(NamedTuple):
     """*lane*: position of its lane where the take names it first."""
 
     lane: int
     request_id: str
-    was_given: bool
+    attempt: int
 
 
 @dataclass
@@ -91,9 +87,6 @@ class Model:
         taker: str,
         turn: str,
     ) -> list[Row]:
-        for position, (name, _, _) in enumerate(lanes):
-            if name not in self.services:
-                raise Refused(position)
         rows: list[Row] = []
         first: dict[Lane, int] = {}
         left: dict[Lane, int] = {}
@@ -110,8 +103,8 @@ class Model:
         for position, request in self._ordered(strategy, len(lanes), head, turn):
             lane = request.lane
             left[lane] -= 1
-            rows.append(Row(first[lane], request.request_id, request.attempt > 0))
             request.state, request.attempt, request.taker = "running", request.attempt + 1, taker
+            rows.append(Row(first[lane], request.request_id, request.attempt))
             request.lease_end_ms = self._lease_end(request, lease_ms, now_ms)
             request.deliveries_most = deliveries_most if lease_ms else self.services[request.service].max_attempts
             request.by_sequential = strategy == "sequential"
