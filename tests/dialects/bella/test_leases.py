@@ -1,0 +1,149 @@
+"""How long a task belongs to its taker: process_timeout, further deliveries, renew; and progress, which needs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.dialects.bella.conftest import UNKNOWN_ID, UNKNOWN_TASK, Bella, assert_refused, request_id_of
+from tests.support.installation import await_condition
+
+
+class TestLapse:
+    def test_it_comes_back_as_often_as_was_asked_for(self, bella: Bella, queue: str, other: str) -> None:
+        never = bella.held(queue, process_timeout=1)
+        once = bella.put(other)
+        first = bella.take_one(f"{other}:1", process_timeout=1, process_max_retries=1)
+        second = bella.take_one(f"{other}:1", process_timeout=1, process_max_retries=1)
+
+        assert [(task["task_id"], task["status"]) for task in (first, second)] == [(once, "waiting"), (once, "queued")]
+        assert {**second, "status": "waiting"} == first
+        for task_id in (never, once):
+            await_condition(lambda task_id=task_id: bella.get(task_id)["status"] == "timeout")
+            assert bella.get(task_id)["result"] == {"status_code": 408, "request_id": task_id}
+            assert bella.get(task_id)["completed_time"] > 0
+        assert bella.take(f"{queue}:1", f"{other}:1", size=9) == {}
+        assert bella.natively(queue, never)["status"] == "FAILURE"
+        assert bella.natively(other, once)["attempts"] == 2
+
+    def test_at_its_old_place(self, bella: Bella, queue: str) -> None:
+        first = bella.held(queue, process_timeout=1, process_max_retries=-1)
+        second = bella.put_apart(queue)
+        await_condition(lambda: not _is_held(bella, first))
+
+        assert bella.taken_ids(f"{queue}:1", size=9) == [first, second]
+
+    def test_of_several_takes_the_latest_counts(self, bella: Bella, queue: str) -> None:
+        task_id = bella.held(queue, process_timeout=1, process_max_retries=-1)
+        assert bella.take_one(f"{queue}:1", process_timeout=1)["task_id"] == task_id  # in all none further
+
+        await_condition(lambda: bella.get(task_id)["status"] == "timeout")
+
+    def test_a_service_that_sends_once_sends_once(self, bella: Bella) -> None:
+        task_id = bella.held("once", process_timeout=1, process_max_retries=-1)
+
+        await_condition(lambda: bella.get(task_id)["status"] == "timeout")
+        assert bella.take("once:1") == {}
+
+    def test_who_comes_late_may_still_complete(self, bella: Bella, queue: str) -> None:
+        task_id = bella.held(queue, process_timeout=1, process_max_retries=-1)
+        await_condition(lambda: not _is_held(bella, task_id))
+
+        bella.complete(task_id, {"body": {"late": 1}})
+        assert (bella.get(task_id)["status"], bella.get(task_id)["result"]) == ("succeeded", {"body": {"late": 1}})
+        assert bella.take(f"{queue}:1") == {}
+
+    @pytest.mark.parametrize("members", [{}, {"process_timeout": 0}, {"process_timeout": 0, "process_max_retries": -1}])
+    def test_without_a_time_it_belongs_to_its_taker(self, bella: Bella, queue: str, members: dict[str, Any]) -> None:
+        task_id = bella.held(queue, **members)
+
+        assert bella.take(f"{queue}:1", wait=0.3) == {}
+        assert bella.renew(task_id).status == 200
+
+
+def _is_held(bella: Bella, task_id: str) -> bool:
+    return bella.progress(task_id, progress={}).status == 200
+
+
+class TestRenew:
+    def test_it_is_kept_for_longer(self, bella: Bella, queue: str) -> None:
+        kept, lapsing = bella.put_apart(queue), bella.put(queue)
+        assert bella.taken_ids(f"{queue}:1", size=2, process_timeout=1, process_max_retries=-1) == [kept, lapsing]
+
+        answer = bella.renew(kept, 60)
+
+        assert (answer.status, answer.json) == (200, kept)
+        assert bella.take_one(f"{queue}:1")["task_id"] == lapsing
+        assert bella.take(f"{queue}:1") == {}
+        assert _is_held(bella, kept)
+
+    def test_or_shorter(self, bella: Bella, queue: str) -> None:
+        task_id = bella.held(queue, process_timeout=600, process_max_retries=-1)
+
+        assert bella.renew(task_id, 1).status == 200
+        assert bella.take_one(f"{queue}:1")["task_id"] == task_id
+
+    def test_one_that_was_named_is_the_only_one(self, bella: Bella, queue: str) -> None:
+        task_id = bella.held(queue, process_timeout=60, worker={"id": "w1"})
+
+        assert bella.renew(task_id, worker={"id": "w1"}).json == task_id
+        assert bella.renew(request_id_of(task_id), worker={"id": "w1"}).status == 200
+        assert bella.renew(task_id).json == task_id
+        assert_refused(bella.renew(task_id, worker={"id": "w2"}), 409)
+        assert_refused(bella.progress(task_id, progress={}, worker={"id": "w2"}), 409)
+        assert bella.progress(task_id, progress={}, worker={"id": "w1"}).json == task_id
+
+    def test_what_is_not_held_is_409(self, bella: Bella, queue: str) -> None:
+        ended, cancelled = bella.held(queue), bella.held(queue)
+        bella.complete(ended)
+        bella.cancel(cancelled)
+        waiting = bella.put(queue)
+
+        for task_id in (waiting, ended, cancelled, UNKNOWN_ID, UNKNOWN_TASK, "x"):
+            assert_refused(bella.renew(task_id), 409)
+            assert_refused(bella.progress(task_id, progress={}), 409)
+        assert bella.taken_ids(f"{queue}:1", size=9) == [waiting]
+
+
+class TestProgress:
+    def test_progress_and_lines_are_seen_by_all_protocols(self, bella: Bella) -> None:
+        task_id = bella.held("pulled", worker={"id": "w1"})
+        answer = bella.progress(
+            task_id, progress={"step": 3}, logs=[{"message": "loaded"}, {"message": "hot", "level": "warning"}]
+        )
+        assert (answer.status, answer.json) == (200, task_id)
+
+        assert bella.natively("pulled", task_id)["progress"] == {"step": 3}
+        path = f"/fal/acme/pulled/requests/{request_id_of(task_id)}/status?logs=1"
+        lines = bella.front.call("GET", path).json["logs"]
+        assert [(line["message"], line["level"]) for line in lines] == [("loaded", "INFO"), ("hot", "WARN")]
+        bella.complete(task_id)
+
+    def test_it_does_not_renew(self, bella: Bella, queue: str) -> None:
+        task_id = bella.held(queue, process_timeout=1, process_max_retries=-1)
+        assert _is_held(bella, task_id)
+
+        assert bella.take_one(f"{queue}:1")["task_id"] == task_id
+
+    @pytest.mark.parametrize(
+        "event",
+        [
+            {"eventId": "1", "eventName": "n", "eventData": {"a": 1}},
+            {"taskId": "any", "eventId": "1", "eventName": "n", "eventData": {"a": 1}},
+            {"events": [{"eventId": "1", "eventName": "n", "eventData": {"a": 1}}]},
+            {"events": [{"taskId": "any", "eventId": "1", "eventName": "n", "eventData": {"a": 1}}], "more": 1},
+        ],
+    )
+    def test_an_event_has_several_forms(self, bella: Bella, queue: str, event: dict[str, Any]) -> None:
+        with bella.streaming(queue) as stream:
+            task_id = bella.take_one(f"{queue}:0")["task_id"]
+            assert bella.progress(task_id, **event).json == task_id
+            bella.complete(task_id)
+
+            assert [(found["id"].strip(), found["event"].strip()) for found in stream] == [("1", "n")]
+
+    def test_events_of_a_task_that_nobody_reads_are_nothing(self, bella: Bella, queue: str) -> None:
+        task_id = bella.held(queue)
+
+        assert bella.progress(task_id, eventId="1", eventName="n", eventData="x").json == task_id
