@@ -64,7 +64,9 @@ class TestComplete:
 
     def test_of_a_body_given_twice_the_last_counts(self, bella: Bella, queue: str) -> None:
         task_id = bella.held(queue)
-        bella.complete(task_id, '{"body": {"n": 1}, "x": {"body": 2}, "status_code": 500, "body": [3], "status_code": 201}')
+        bella.complete(
+            task_id, '{"body": {"n": 1}, "x": {"body": 2}, "status_code": 500, "body": [3], "status_code": 201}'
+        )
 
         result = bella.front.result(request_id_of(task_id), queue)
         assert (result.status, result.body) == (201, b"[3]")
@@ -95,7 +97,9 @@ class TestComplete:
         assert bella.get(task_id)["status"] == "succeeded"
         assert bella.take(f"{queue}:1") == {}
 
-    @pytest.mark.parametrize("task_id", [UNKNOWN_ID, UNKNOWN_TASK, "x", "put", "a%22b", "%E2%82%AC", "TASK-1-1-C", "%00"])
+    @pytest.mark.parametrize(
+        "task_id", [UNKNOWN_ID, UNKNOWN_TASK, "x", "put", "a%22b", "%E2%82%AC", "TASK-1-1-C", "%00"]
+    )
     def test_an_unknown_one_is_no_mistake(self, bella: Bella, task_id: str) -> None:
         for call in (bella.complete, bella.cancel):
             answer = call(task_id)
@@ -120,19 +124,12 @@ class TestComplete:
         assert (result.body, result.headers["Content-Type"]) == (b"\x00\xffhello", "image/png")
         assert bella.get(task_id)["result"] == content
 
-    @pytest.mark.parametrize(
-        "body",
-        [
-            {"body_base64": "aGVsbG8=", "content_type": "text/plain", "more": 1},
-            {"body_base64": "aGVsbG8="},
-            {"body_base64": 1, "content_type": "text/plain"},
-        ],
-    )
-    def test_what_only_looks_like_bytes_is_json(self, bella: Bella, queue: str, body: dict[str, Any]) -> None:
+    def test_their_type_may_be_missing(self, bella: Bella, queue: str) -> None:
         task_id = bella.held(queue)
-        bella.complete(task_id, {"body": body})
+        bella.complete(task_id, {"body": {"body_base64": "aGVsbG8="}})
 
-        assert bella.front.result(request_id_of(task_id), queue).json == body
+        assert bella.front.result(request_id_of(task_id), queue).body == b"hello"
+        assert bella.get(task_id)["result"] == {"body": {"body_base64": "aGVsbG8="}}
 
 
 class TestCancel:
@@ -171,7 +168,9 @@ class TestCancel:
 
 
 class TestUnknown:
-    @pytest.mark.parametrize("task_id", [UNKNOWN_ID, UNKNOWN_TASK, "x", "put", "take", "register", "pulled", "pulled:1"])
+    @pytest.mark.parametrize(
+        "task_id", [UNKNOWN_ID, UNKNOWN_TASK, "x", "put", "take", "register", "pulled", "pulled:1"]
+    )
     def test_it_is_404(self, bella: Bella, task_id: str) -> None:
         assert_refused(bella.call("GET", task_id), 404)
 

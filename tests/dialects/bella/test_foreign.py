@@ -38,7 +38,9 @@ class TestTask:
         }
         assert bella.get(request_id) == {**task, "status": "queued"}
 
-    @pytest.mark.parametrize(("query", "level"), [("", 1), ("?_priority_=0", 1), ("?_priority_=1", 0), ("?_priority_=9", 0)])
+    @pytest.mark.parametrize(
+        ("query", "level"), [("", 1), ("?_priority_=0", 1), ("?_priority_=1", 0), ("?_priority_=9", 0)]
+    )
     def test_a_priority_above_normal_is_level_0(self, bella: Bella, queue: str, query: str, level: int) -> None:
         request_id = bella.front.submit(f"{queue}{query}")
 

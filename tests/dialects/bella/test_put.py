@@ -18,7 +18,8 @@ DAY_MS = 86_400_000
 # what another parser and writer would change: numbers of any size and form, duplicates, escapes, blanks, order
 AS_WRITTEN = (
     '{ "b":9007199254740993,"a":18446744073709551616 , "n":[-0,1.10,1E400,1e-400,0.1000000000000000055511151231257827],'
-    '"b":2,"t":"\\u00e9\\/\\ud83d\\ude00 \u00e9 <\\u0000>", "l": "\\ud800", "": {"o":{},"e":[ ]}, "d": %s}' % ("7" * 5000)
+    '"b":2,"t":"\\u00e9\\/\\ud83d\\ude00 \u00e9 <\\u0000>", "l": "\\ud800", "": {"o":{},"e":[ ]}, "d": %s}'
+    % ("7" * 5000)
 )
 
 
@@ -238,7 +239,13 @@ class TestBlocking:
 
     @pytest.mark.parametrize(
         ("written", "body"),
-        [("{}", b"{}"), ('{"body": null}', b"{}"), ('{"body":1}', b"1"), ('{"body": "t"}', b'"t"'), ('{"body":[ ]}', b"[ ]")],
+        [
+            ("{}", b"{}"),
+            ('{"body": null}', b"{}"),
+            ('{"body":1}', b"1"),
+            ('{"body": "t"}', b'"t"'),
+            ('{"body":[ ]}', b"[ ]"),
+        ],
     )
     def test_any_json_is_a_body_and_none_an_object(self, bella: Bella, queue: str, written: str, body: bytes) -> None:
         with bella.blocking(queue) as putting:

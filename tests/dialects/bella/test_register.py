@@ -28,7 +28,9 @@ class TestRegister:
         assert bella.register(name).json == name
         assert bella.taken_ids(f"{name}:0", f"{name}:1") == []
 
-    @pytest.mark.parametrize("name", ["", "x" * 65, "a.b", "a b", "a:1", "a/b", "\u00e9", "a\n", "a\u0000", "\ud800", "*"])
+    @pytest.mark.parametrize(
+        "name", ["", "-a", "_a", "x" * 65, "a.b", "a b", "a:1", "a/b", "\u00e9", "a\n", "a\u0000", "\ud800", "*"]
+    )
     def test_names_that_can_not(self, bella: Bella, name: str) -> None:
         assert_refused(bella.register(name), 400)
 
@@ -109,7 +111,14 @@ class TestStatistics:
 
     @pytest.mark.parametrize(
         ("name", "status"),
-        [("nobody:1", 404), ("demo:1", 404), ("{queue}", 400), ("{queue}:2", 400), ("{queue}:x", 400), ("{queue}:", 400)],
+        [
+            ("nobody:1", 404),
+            ("demo:1", 404),
+            ("{queue}", 400),
+            ("{queue}:2", 400),
+            ("{queue}:x", 400),
+            ("{queue}:", 400),
+        ],
     )
     def test_what_has_none(self, bella: Bella, queue: str, name: str, status: int) -> None:
         assert_refused(bella.call("GET", f"{name.format(queue=queue)}/stats"), status)

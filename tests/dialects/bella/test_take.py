@@ -211,7 +211,8 @@ class TestNothingIsLost:
 
     def test_a_taker_that_has_hung_up_takes_nothing(self, bella: Bella, queue: str) -> None:
         body = f'{{"queues": ["{queue}:1"], "size": 1, "wait": 5}}'
-        head = f"POST /v1/queue/take HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/queue/take HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", bella.port)) as connection:
             connection.sendall((head + body).encode())
             connection.settimeout(0.3)
