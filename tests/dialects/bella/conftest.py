@@ -211,6 +211,7 @@ def front(shared_target: Target) -> Iterator[Front]:
     server = RedisServer().start()
     settings = {
         "max_payload_bytes": MAX_PAYLOAD_BYTES,
+        "max_result_bytes": MAX_PAYLOAD_BYTES,
         "max_wait_s": 10,
         "sweep_s": 0.1,
         "webhook_secret": SECRET,

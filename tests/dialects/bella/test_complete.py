@@ -31,7 +31,7 @@ class TestComplete:
 
         task = bella.get(task_id)
         assert (task["status"], task["result"]) == ("succeeded", content)
-        assert task["running_time"] == task["completed_time"] - task["start_time"] >= 0
+        assert 0 <= task["running_time"] <= task["completed_time"] - task["start_time"]
         assert (task["level"], task["batch_id"], task["trace_id"], task["ak"]) == (1, "", "", "")
 
     @pytest.mark.parametrize(
@@ -97,15 +97,13 @@ class TestComplete:
         assert bella.get(task_id)["status"] == "succeeded"
         assert bella.take(f"{queue}:1") == {}
 
-    @pytest.mark.parametrize(
-        "task_id", [UNKNOWN_ID, UNKNOWN_TASK, "x", "put", "a%22b", "%E2%82%AC", "TASK-1-1-C", "%00"]
-    )
+    @pytest.mark.parametrize("task_id", [UNKNOWN_ID, UNKNOWN_TASK])
     def test_an_unknown_one_is_no_mistake(self, bella: Bella, task_id: str) -> None:
         for call in (bella.complete, bella.cancel):
             answer = call(task_id)
 
             assert answer.status == (200 if call == bella.complete else 202)
-            assert isinstance(answer.json, str)
+            assert answer.json == task_id
 
     def test_one_of_a_service_that_forwards_is_refused(self, bella: Bella) -> None:
         request_id = bella.front.submit("demo")
@@ -168,9 +166,7 @@ class TestCancel:
 
 
 class TestUnknown:
-    @pytest.mark.parametrize(
-        "task_id", [UNKNOWN_ID, UNKNOWN_TASK, "x", "put", "take", "register", "pulled", "pulled:1"]
-    )
+    @pytest.mark.parametrize("task_id", [UNKNOWN_ID, UNKNOWN_TASK])
     def test_it_is_404(self, bella: Bella, task_id: str) -> None:
         assert_refused(bella.call("GET", task_id), 404)
 

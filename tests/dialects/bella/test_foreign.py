@@ -62,7 +62,9 @@ class TestTask:
     def test_subpath_and_query_stand_in_its_endpoint(self, bella: Bella, queue: str, path: str, endpoint: str) -> None:
         bella.front.submit(f"{queue}{path}")
 
-        assert bella.take_one(f"{queue}:1")["endpoint"] == ENDPOINT + endpoint
+        task = bella.take_one(f"{queue}:1")
+        assert task["endpoint"] == ENDPOINT + endpoint
+        assert bella.get(task["task_id"]) == {**task, "status": "queued"}
 
     @pytest.mark.parametrize(
         ("body", "kind"),
@@ -81,8 +83,9 @@ class TestTask:
     def test_a_body_that_is_no_object_comes_as_bytes(self, bella: Bella, queue: str, body: bytes, kind: str) -> None:
         bella.front.submit(queue, body, {"Content-Type": kind})
 
-        data = bella.take_one(f"{queue}:1")["data"]
-        assert data == {"body_base64": base64.b64encode(body).decode(), "content_type": kind}
+        task = bella.take_one(f"{queue}:1")
+        assert task["data"] == {"body_base64": base64.b64encode(body).decode(), "content_type": kind}
+        assert bella.get(task["task_id"]) == {**task, "status": "queued"}
 
     def test_a_body_that_is_one_comes_as_it_was_written(self, bella: Bella, queue: str) -> None:
         body = b' {"a":18446744073709551616,"b" :1.10,"a":1}\n'

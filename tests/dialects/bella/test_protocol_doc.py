@@ -14,7 +14,7 @@ from werkzeug import exceptions
 import config
 from eas_queue import auth
 from eas_queue.dialects import bella, failure
-from eas_queue.dialects.bella import dialect
+from eas_queue.dialects.bella import dialect, members, parameters, routes
 from eas_queue.engine import errors, ids
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.service import Services, ServiceSettings
@@ -58,7 +58,12 @@ def app() -> Flask:
     services = Services({"q": ServiceSettings(mode="pull")}, ServiceSettings(), allow_unlisted=True, result_ttl_s=60)
     engine = Engine(Store(Client("redis://127.0.0.1:1/0")), services)
     access = auth.Access((auth.Token.plain(TOKEN),))
-    return make_app(engine, [dialect(engine, access, max_wait_s=1)], max_payload_bytes=1000, sweep_s=3600)
+    return make_app(
+        engine,
+        [dialect(engine, access, max_wait_s=1, max_result_bytes=1000, fifo_most=10)],
+        max_payload_bytes=1000,
+        sweep_s=3600,
+    )
 
 
 def test_it_names_its_version_and_nothing_outside_of_the_project() -> None:
@@ -155,10 +160,9 @@ _REACHED = set(failure._STATUS) - {
 def test_every_error_has_the_shape_that_is_documented(app: Flask, kind: type[Exception]) -> None:
     status, title = failure._STATUS[kind]
     code = kind.code if issubclass(kind, errors.EngineError) else "code"
-    render = next(each for each in [dialect(None, None, max_wait_s=1)]).render_error  # type: ignore[arg-type]
 
     with app.app_context():
-        response = render(failure.Failure(status, code, title, "what", 7))
+        response = routes.render_error(failure.Failure(status, code, title, "what", 7))
 
     content = json.loads(response.get_data())
     assert list(content) == list(example("Errors"))
@@ -181,10 +185,21 @@ def test_the_limits_are_those_in_force() -> None:
     fields = {name.upper(): field.default for name, field in config.Settings.model_fields.items()}
     found = {row[0]: row[1].replace(",", "") for row in tables("Limits")[0]}
 
-    assert found["body"] == f"`MAX_PAYLOAD_BYTES` {fields['MAX_PAYLOAD_BYTES']} bytes"
-    assert found["tasks of a take"] == f"1000; of a `fifo` one {fields['BELLA_FIFO_MOST']} (`BELLA_FIFO_MOST`)"
-    assert found["queues of a take"] == "50"
-    assert found["wait of a take"] == "5 s"
+    assert found["body of a put"] == f"`MAX_PAYLOAD_BYTES` {fields['MAX_PAYLOAD_BYTES']} bytes"
+    assert found["body of a complete"] == f"a body of `MAX_RESULT_BYTES` {fields['MAX_RESULT_BYTES']} bytes in base64"
+    assert found["body of a report"] == f"{routes._PROGRESS_BYTES} bytes and `MAX_PAYLOAD_BYTES`"
+    assert found["other bodies"] == f"{routes._SMALL_BYTES} bytes"
+    assert found["values of a body"].startswith(f"{members.VALUES_MOST}:")
+    assert found["events of a report"] == str(parameters.EVENTS_MOST)
+    assert found["a number of seconds"] == str(parameters.SECONDS_MOST)
+    assert f"up to {parameters.TRACE_MOST} characters" in section("Put")
+    assert f"up to {parameters.ENDPOINT_MOST} characters" in section("Put")
+    assert (
+        found["tasks of a take"]
+        == f"{parameters.SIZE_MOST}; of a `fifo` one {fields['BELLA_FIFO_MOST']} (`BELLA_FIFO_MOST`)"
+    )
+    assert found["queues of a take"] == str(parameters.QUEUES_MOST)
+    assert found["wait of a take"] == f"{parameters.WAIT_MOST_S:g} s"
     assert found["name of a queue"] == "64 characters"
 
 

@@ -70,15 +70,15 @@ class TestCallback:
 
 
 class TestNames:
-    @pytest.mark.parametrize("name", ["nobody", "demo", "pulled:1", "pulled:0", "a.b", "\u00e9", "\ud800"])
+    @pytest.mark.parametrize("name", ["nobody", "demo", "pulled:1", "a.b", "\u00e9", "x" * 129, "-x", "a b", "a/b"])
     def test_what_is_no_queue_is_refused(self, bella: Bella, name: str) -> None:
         before = bella.front.services()
 
-        assert_refused(bella.post_put(name), 400, "Queue not registered: ")
+        assert_refused(bella.post_put(name), 400)
         assert bella.front.services() == before
 
     def test_it_is_named(self, bella: Bella) -> None:
-        assert bella.post_put("nobody").json["message"] == "Queue not registered: nobody"
+        assert bella.post_put("nobody").json["message"].startswith("Queue not registered: nobody")
 
 
 class TestTask:
@@ -111,7 +111,7 @@ class TestTask:
         task = bella.take(f"{queue}:0")[f"{queue}:0"][0]
 
         assert re.fullmatch(r"[^:\s]+:\d+", task.pop("instance_id"))
-        assert {name: task.pop(name) for name in ("start_time", "expire_time")}
+        assert task.pop("start_time") + DAY_MS == task.pop("expire_time")
         assert task == {
             "task_id": task_id,
             "queue": queue,
@@ -138,7 +138,7 @@ class TestTask:
 
         word, number, its_level, mode, at, *rest = task_id.split("-")
         assert (word, its_level, mode) == ("TASK", str(level), "C")
-        assert int(number) == bella.stats(f"{queue}:1")["id"] == int(rest[0], 16)
+        assert int(number) == int(rest[0], 16)
         assert re.fullmatch(r"[0-9a-f]{4}-[0-9a-f]{28}", "-".join(rest))
         told = datetime.datetime.strptime(at, "%y%m%d%H%M%S").replace(tzinfo=datetime.UTC)
         assert int(told.timestamp()) == bella.get(task_id)["start_time"] // 1000
@@ -207,7 +207,7 @@ class TestTimes:
             await_condition(lambda task_id=task_id: bella.get(task_id)["status"] == "timeout")
             task = bella.get(task_id)
             assert "result" not in task
-            assert task["completed_time"] >= task["expire_time"]
+            assert task["completed_time"] == task["running_time"] == 0
         assert bella.taken_ids(f"{queue}:1", f"{other}:1", size=9) == [later]
         assert bella.complete(taken, {"body": {"late": 1}}).json == taken
         assert bella.get(taken)["status"] == "timeout" and "result" not in bella.get(taken)
@@ -288,11 +288,11 @@ class TestBlocking:
 
         await_condition(lambda: bella.get(task_id)["status"] == "cancelled")
 
-    def test_one_that_is_cancelled_meanwhile_is_499(self, bella: Bella, queue: str) -> None:
+    def test_one_that_is_cancelled_meanwhile_is_409(self, bella: Bella, queue: str) -> None:
         with bella.blocking(queue) as putting:
             bella.cancel(bella.take_one(f"{queue}:0")["task_id"])
 
-        assert_refused(putting.result(), 499)
+        assert_refused(putting.result(), 409)
 
     def test_one_whose_deliveries_are_used_up_is_408(self, bella: Bella, queue: str) -> None:
         with bella.blocking(queue) as putting:
@@ -342,6 +342,9 @@ class TestStreaming:
             ("data:told", "told"),
             ("two\nlines", "two\nlines"),
             ("two\r\nlines\rthree", "two\nlines\nthree"),
+            ("a line\n", "a line\n"),
+            ("a\u2028b\x0bc\x85d", "a\u2028b\x0bc\x85d"),
+            (" a b ", " a b "),
             ("", ""),
             ("event: x\n\nid: 9", "event: x\n\nid: 9"),
             ("\u00e9", "\u00e9"),
@@ -355,8 +358,7 @@ class TestStreaming:
             bella.complete(task_id)
             [event] = list(stream)
 
-        assert [line.strip() for line in event["data"].split("\n")] == lines.split("\n")
-        assert (event["id"].strip(), event["event"].strip()) == ("1", "n")
+        assert (event["id"], event["event"], event["data"]) == ("1", "n", lines)
 
     def test_what_came_before_the_stream_was_read_is_there(self, bella: Bella, queue: str) -> None:
         with bella.streaming(queue) as stream:

