@@ -23,6 +23,7 @@ from tests.support.target_client import Target
 ENDPOINT = "/v1/work"
 UNKNOWN_ID = "ffff0000-0000-8000-8000-000000000000"
 UNKNOWN_TASK = "TASK-65535-1-C-261127000000-0000-0000000080008000000000000000"
+ALIASED = 10
 SECRET = "whsec_" + base64.b64encode(b"a secret of the take API's tests").decode()
 
 
@@ -77,6 +78,8 @@ class Bella:
     ) -> Answer:
         """*path*: below /v1/queue/. Text and bytes go out as they are, all else as JSON."""
         body = content if content is None or isinstance(content, str | bytes) else json.dumps(content)
+        if isinstance(body, str):
+            body = body.encode()
         sent = {"Content-Type": "application/json", **(headers or {})}
         return self.front.call(method, f"/v1/queue/{path}", body, sent, token=token)
 
@@ -193,15 +196,20 @@ def assert_refused(answer: Answer, status: int, words: str = "") -> None:
 
 @pytest.fixture(scope="package")
 def front(shared_target: Target) -> Iterator[Front]:
-    services_toml = f"""
+    services_toml = """
         [defaults]
         allow_unlisted = true
         [services]
-        demo = {{ aliases = ["acme/demo"] }}
-        pulled = {{ mode = "pull", aliases = ["acme/pulled"] }}
-        listed = {{ mode = "pull" }}
-        narrow = {{ mode = "pull", max_queue_length = 2 }}
-        once = {{ mode = "pull", max_attempts = 1 }}
+        demo = { aliases = ["acme/demo"] }
+        pulled = { mode = "pull" }
+        opened = { mode = "pull" }
+        listed = { mode = "pull" }
+        narrow = { mode = "pull", max_queue_length = 2 }
+        once = { mode = "pull", max_attempts = 1 }
+    """
+    for number in range(ALIASED):
+        services_toml += f'aliased-{number} = {{ mode = "pull", aliases = ["acme/aliased-{number}"] }}\n'
+    services_toml += f"""
         [tokens]
         "{digest(LIMITED_TOKEN)}" = {{ services = ["pulled"] }}
         "{digest(RATED_TOKEN)}" = {{ rate_per_s = 0.01, burst = 1 }}
@@ -292,3 +300,16 @@ def other(bella: Bella, _numbers: Iterator[int]) -> str:
     name = f"queue-{next(_numbers)}"
     assert bella.register(name).status == 200
     return name
+
+
+@pytest.fixture(scope="package")
+def _aliases() -> Iterator[int]:
+    return itertools.count()
+
+
+@pytest.fixture
+def aliased(_aliases: Iterator[int]) -> str:
+    """The name of a queue of its own that clients of fal know as `acme/<name>`."""
+    number = next(_aliases)
+    assert number < ALIASED, "raise ALIASED"
+    return f"aliased-{number}"

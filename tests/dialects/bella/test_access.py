@@ -16,16 +16,16 @@ from tests.support.installation import TOKEN
 TEXT = Path(dialect.__file__).with_name("PROTOCOL.md").read_text()
 ROUTES = re.findall(r"^\| `([A-Z]+) /v1/queue/(\S+)` \| (\w+) \|", TEXT, re.M)
 BODIES: dict[str, dict[str, Any]] = {
-    "register": {"queue": "opened", "endpoint": ENDPOINT},
-    "put": {"queue": "pulled", "endpoint": "/v1/chat", "data": {}},
-    "take": {"queues": ["pulled:0"], "size": 0},
+    "register": {"queue": "registered", "endpoint": ENDPOINT},
+    "put": {"queue": "opened", "endpoint": "/v1/chat", "data": {}},
+    "take": {"queues": ["opened:0"], "size": 0},
     "<task_id>/renew": {"process_timeout": 1},
     "<task_id>/progress": {"progress": {}},
 }
 
 
 def concrete(path: str) -> str:
-    return path.replace("<queue>", "pulled").replace("<level>", "1").replace("<task_id>", UNKNOWN_TASK)
+    return path.replace("<queue>", "opened").replace("<level>", "1").replace("<task_id>", UNKNOWN_TASK)
 
 
 def test_the_table_is_read() -> None:

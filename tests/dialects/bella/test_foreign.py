@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.dialects.bella.conftest import ENDPOINT, Bella, request_id_of
-from tests.support.front import Answer
 
 DAY_MS = 86_400_000
 
@@ -49,11 +49,11 @@ class TestTask:
         assert (task["task_id"], task["level"]) == (request_id, level)
         assert ("batch_id" in task, "instance_id" in task) == (level == 1, level == 0)
 
-    def test_low_priority_comes_after_normal(self, bella: Bella) -> None:
-        low = _by_fal(bella, headers={"X-Fal-Queue-Priority": "low"})
-        normal = _by_fal(bella)
+    def test_low_priority_comes_after_normal(self, bella: Bella, aliased: str) -> None:
+        low = _by_fal(bella, aliased, {"X-Fal-Queue-Priority": "low"})
+        normal = _by_fal(bella, aliased)
 
-        assert bella.taken_ids("pulled:1", size=2) == [normal, low]
+        assert bella.taken_ids(f"{aliased}:1", size=2) == [normal, low]
 
     @pytest.mark.parametrize(
         ("path", "endpoint"),
@@ -99,17 +99,17 @@ class TestTask:
         task = bella.take_one(f"{queue}:1")
         assert task["expire_time"] == task["start_time"] + 120_500
 
-    def test_places_go_by_time_whatever_the_protocol(self, bella: Bella) -> None:
+    def test_places_go_by_time_whatever_the_protocol(self, bella: Bella, aliased: str) -> None:
         tasks = []
         for _ in range(2):
-            tasks += [bella.put("pulled"), bella.front.submit("pulled"), _by_fal(bella), _by_eas(bella, "pulled")]
+            tasks += [bella.put(aliased), bella.front.submit(aliased), _by_fal(bella, aliased), _by_eas(bella, aliased)]
 
-        assert bella.taken_ids("pulled:1", size=10) == tasks
+        assert bella.taken_ids(f"{aliased}:1", size=10) == tasks
 
 
-def _by_fal(bella: Bella, headers: dict[str, str] | None = None) -> str:
+def _by_fal(bella: Bella, name: str, headers: dict[str, str] | None = None) -> str:
     sent = {"Content-Type": "application/json", **(headers or {})}
-    return str(bella.front.call("POST", "/fal/acme/pulled", b'{"a": 1}', sent).json["request_id"])
+    return str(bella.front.call("POST", f"/fal/acme/{name}", b'{"a": 1}', sent).json["request_id"])
 
 
 def _by_eas(bella: Bella, queue: str) -> str:
@@ -131,18 +131,16 @@ class TestResult:
         assert result.headers["Content-Type"] == "application/json"
 
     def test_of_one_that_waits_for_it(self, bella: Bella, queue: str) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(bella.front.post, queue, b"{}", {"Prefer": "wait=9"})
             bella.complete(bella.take_one(f"{queue}:1")["task_id"], {"body": {"b": 2}})
 
         assert waiting.result().json["status"] == "SUCCESS"
 
-    def test_of_fals(self, bella: Bella) -> None:
-        request_id = _by_fal(bella)
-        assert bella.take_one("pulled:1")["task_id"] == request_id
-        path = f"/fal/acme/pulled/requests/{request_id}"
+    def test_of_fals(self, bella: Bella, aliased: str) -> None:
+        request_id = _by_fal(bella, aliased)
+        assert bella.take_one(f"{aliased}:1")["task_id"] == request_id
+        path = f"/fal/acme/{aliased}/requests/{request_id}"
         assert bella.front.call("GET", f"{path}/status").json["status"] == "IN_PROGRESS"
         bella.complete(request_id, {"body": {"b": 2}})
 
@@ -156,16 +154,16 @@ class TestResult:
         found = bella.front.call("GET", f"/api/predict/{queue}/sink?requestId={request_id}&_raw_=true")
         assert (found.status, found.json) == (200, {"b": 3})
 
-    def test_one_that_came_from_here_is_followed_there(self, bella: Bella) -> None:
-        task_id = bella.put("pulled", {"a": 1})
-        path = f"/fal/acme/pulled/requests/{request_id_of(task_id)}"
-        assert bella.natively("pulled", task_id)["status"] == "PENDING"
+    def test_one_that_came_from_here_is_followed_there(self, bella: Bella, aliased: str) -> None:
+        task_id = bella.put(aliased, {"a": 1})
+        path = f"/fal/acme/{aliased}/requests/{request_id_of(task_id)}"
+        assert bella.natively(aliased, task_id)["status"] == "PENDING"
         assert bella.front.call("GET", f"{path}/status").json["status"] == "IN_QUEUE"
-        assert bella.taken_ids("pulled:1") == [task_id]
-        assert bella.natively("pulled", task_id)["status"] == "STARTED"
+        assert bella.taken_ids(f"{aliased}:1") == [task_id]
+        assert bella.natively(aliased, task_id)["status"] == "STARTED"
         bella.complete(task_id, {"body": {"b": 1}})
 
-        assert bella.natively("pulled", task_id)["status"] == "SUCCESS"
+        assert bella.natively(aliased, task_id)["status"] == "SUCCESS"
         assert bella.front.call("GET", path).json == {"b": 1}
 
     def test_and_cancelled_there(self, bella: Bella, queue: str) -> None:
@@ -175,15 +173,16 @@ class TestResult:
 
             assert bella.get(task_id)["status"] == "cancelled"
 
-    def test_an_item_put_into_the_sink_is_the_answer_here(self, bella: Bella, queue: str) -> None:
-        with bella.blocking(queue) as putting:
-            task_id = bella.take_one(f"{queue}:0")["task_id"]
-            path = f"/api/predict/{queue}/sink?requestId={request_id_of(task_id)}"
-            put: Answer = bella.front.call("POST", path, b'{"b": 4}', {"Content-Type": "application/json"})
-            assert put.status == 200, put.body
+    @pytest.mark.parametrize("is_held", [False, True])
+    def test_an_item_put_into_the_sink_is_the_answer_here(self, bella: Bella, queue: str, is_held: bool) -> None:
+        task_id = bella.held(queue) if is_held else bella.put(queue)
+        path = f"/api/predict/{queue}/sink?requestId={request_id_of(task_id)}"
+        put = bella.front.call("POST", path, b'{"b": 4}', {"Content-Type": "application/json"})
+        assert put.status == 200, put.body
 
-        assert (putting.result().status, putting.result().json) == (200, {"b": 4})
-        assert bella.get(task_id)["status"] == "succeeded"
+        task = bella.get(task_id)
+        assert (task["status"], task["result"]["body"]) == ("succeeded", {"b": 4})
+        assert bella.take(f"{queue}:1") == {}
 
 
 @pytest.mark.usefixtures("_forwarder")

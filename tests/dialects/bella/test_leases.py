@@ -107,18 +107,17 @@ class TestRenew:
 
 
 class TestProgress:
-    def test_progress_and_lines_are_seen_by_all_protocols(self, bella: Bella) -> None:
-        task_id = bella.held("pulled", worker={"id": "w1"})
+    def test_progress_and_lines_are_seen_by_all_protocols(self, bella: Bella, aliased: str) -> None:
+        task_id = bella.held(aliased, worker={"id": "w1"})
         answer = bella.progress(
             task_id, progress={"step": 3}, logs=[{"message": "loaded"}, {"message": "hot", "level": "warning"}]
         )
         assert (answer.status, answer.json) == (200, task_id)
 
-        assert bella.natively("pulled", task_id)["progress"] == {"step": 3}
-        path = f"/fal/acme/pulled/requests/{request_id_of(task_id)}/status?logs=1"
+        assert bella.natively(aliased, task_id)["progress"] == {"step": 3}
+        path = f"/fal/acme/{aliased}/requests/{request_id_of(task_id)}/status?logs=1"
         lines = bella.front.call("GET", path).json["logs"]
         assert [(line["message"], line["level"]) for line in lines] == [("loaded", "INFO"), ("hot", "WARN")]
-        bella.complete(task_id)
 
     def test_it_does_not_renew(self, bella: Bella, queue: str) -> None:
         task_id = bella.held(queue, process_timeout=1, process_max_retries=-1)

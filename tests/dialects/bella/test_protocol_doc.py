@@ -209,10 +209,10 @@ def test_every_rule_is_held_by_tests_that_there_are() -> None:
     assert [int(row[0]) for row in tables("Rules")[0]] == list(range(1, len(named) + 1))
     assert len(named) > 80
     assert all(named)
-    for file, name in {each for some in named for each in some}:
+    for file in {file for some in named for file, _ in some}:
         path = ROOT / file if "/" in file else HERE / file
         tests = {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
-        assert name in tests, f"{file}::{name}"
+        assert {name for some in named for its_file, name in some if its_file == file} <= tests
 
 
 def test_every_test_of_the_wire_is_named_by_a_rule() -> None:

@@ -168,7 +168,7 @@ class TestTask:
         assert bella.take_one(f"{queue}:1")["data"] == {"which": 2}
 
     def test_large_ones_come_whole(self, bella: Bella, queue: str) -> None:
-        data = {"text": "\u00e9\n" * 20_000}
+        data = {"text": "\u00e9\n" * 8_000}
         bella.put(queue, data)
 
         assert bella.take_one(f"{queue}:1")["data"] == data
@@ -241,7 +241,7 @@ class TestBlocking:
         ("written", "body"),
         [
             ("{}", b"{}"),
-            ('{"body": null}', b"{}"),
+            ('{"body": null}', b"null"),
             ('{"body":1}', b"1"),
             ('{"body": "t"}', b'"t"'),
             ('{"body":[ ]}', b"[ ]"),

@@ -291,6 +291,21 @@ class TestWait:
 
         assert bella.taken_ids(f"{queue}:1", wait=wait) == [task_id]
 
+    @pytest.mark.parametrize("way", ["complete", "cancel", "expire"])
+    def test_one_of_a_busy_queue_ends_when_it_is_free(self, bella: Bella, queue: str, way: str) -> None:
+        first = bella.put(queue, **({"timeout": 1} if way == "expire" else {}))
+        second = bella.put(queue)
+        assert bella.taken_ids(f"{queue}:1", strategy="sequential") == [first]
+        with ThreadPoolExecutor(1) as pool:
+            started = time.monotonic()
+            waiting = pool.submit(bella.taken_ids, f"{queue}:1", strategy="sequential", wait=5)
+            time.sleep(0.2)  # it is about a wait that has begun
+            if way != "expire":
+                getattr(bella, way)(first)
+
+            assert waiting.result() == [second]
+            assert time.monotonic() - started < 3
+
     def test_for_none_nobody_waits(self, bella: Bella, queue: str) -> None:
         started = time.monotonic()
 

@@ -101,7 +101,7 @@ class TestBodies:
 
         task = bella.take_one(f"{queue}:1", **more)
         assert task["task_id"] == task_id and task["ak"] == ""
-        assert bella.renew(task_id, **{**more, "x": 1}).status == 200
+        assert bella.call("POST", f"{task_id}/renew", {"process_timeout": 60, **more}).status == 200
         assert bella.call("POST", "register", {"queue": queue, "endpoint": "/v1/work", **more}).status == 200
 
     def test_of_a_member_that_stands_twice_the_last_counts(self, bella: Bella, queue: str) -> None:
@@ -162,7 +162,7 @@ class TestPut:
         self, bella: Bella, queue: str, member: str, values: list[Any]
     ) -> None:
         for value in values:
-            answer = bella.post_put(queue, **{member: value})
+            answer = bella.call("POST", "put", {"queue": queue, "endpoint": "/v1/chat", "data": {}, member: value})
 
             assert answer.status == 400, (value, answer.body)
             assert_refused(answer, 400)
@@ -170,9 +170,7 @@ class TestPut:
 
     @pytest.mark.parametrize("level", [2, -1, 7])
     def test_a_level_that_is_none_is_named(self, bella: Bella, queue: str, level: int) -> None:
-        for mode in ("callback", "blocking", "streaming"):
-            answer = bella.post_put(queue, level=level, response_mode=mode)
-            assert_refused(answer, 400, f"Unknown queue level: {level}")
+        assert_refused(bella.post_put(queue, level=level), 400, f"Unknown queue level: {level}")
 
     @pytest.mark.parametrize("member", ["callback_url", "timeout", "trace_id"])
     def test_null_is_not_sent(self, bella: Bella, queue: str, member: str) -> None:
@@ -229,7 +227,7 @@ class TestTake:
                     {"id": "x" * 129},
                 ],
             ),
-            ("worker", [{"capacities": value} for value in (1, "x", [], [1], True)]),
+            ("worker", [{"capacities": value} for value in (1, "x", [1], True)]),
             ("worker", [{"capacities": {"{queue}:1": value}} for value in (*LOOKS_LIKE_A_NUMBER, -1, None)]),
         ],
     )
