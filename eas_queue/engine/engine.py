@@ -176,9 +176,13 @@ class Engine:
         return self.store.result_body(request.service, request.request_id) or b""
 
     @translated
-    def request_body(self, request: Request) -> bytes:
-        """What was submitted, byte for byte; empty where it is not kept any more."""
-        return self.store.request_body(request.service, request.request_id) or b""
+    def submitted(self, request: Request) -> tuple[bytes, bytes]:
+        """What was submitted: all but the body, as JSON, and the body, byte for byte; empty where it is not kept any
+        more. Raises RequestNotFound."""
+        meta, body = self.store.submitted(request.service, request.request_id)
+        if meta is None:
+            raise errors.RequestNotFound(request.request_id, self.services.result_ttl_s)
+        return meta, body or b""
 
     @translated
     def cancel(self, service_name: str, request_id: str) -> State:

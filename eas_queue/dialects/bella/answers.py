@@ -19,7 +19,7 @@ LOST = "TakerLost"  # error_type of what was given out as often as its takers al
 
 
 def kept(text: str, span: tuple[int, int] | None = None, *, is_coded: bool = False) -> str:
-    """The map without its body, and where that stood."""
+    """The map without its body, and where that stood; all of the map where the body can't be put there again."""
     if span is None:
         return json.dumps({"around": text})
     start, end = span

@@ -1,5 +1,5 @@
 #!lua
--- with items, groups, hooks, ends, consumers
+-- with items, groups, hooks, ends, outcomes, consumers
 -- A client puts an item of its own into the sink or a rear. Refused whole while the server is out of memory. Idempotent by
 -- its id. An item of the sink that names a request which a consumer works on is that request's result.
 -- ARGV[1] service  [2] queue  [3] id of the item  [4] class 0..255  [5] tags with its requestId, as "&key=value&..&"
