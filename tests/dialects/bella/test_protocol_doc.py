@@ -151,7 +151,6 @@ _REACHED = set(failure._STATUS) - {
     errors.ConsumerBusy,  # of consumers, which this dialect has none of
     errors.FilterMismatch,
     errors.TooManyGroups,
-    errors.IdempotencyConflict,  # of a header that is not read here
     errors.NotCancellable,  # no mistake here
 }
 

@@ -148,7 +148,7 @@ class TestPut:
             ("endpoint", [None, 1, True, [], {}, ""]),
             ("data", [None, 1, True, [], "", "{}", [{}]]),
             ("level", [*LOOKS_LIKE_A_NUMBER, 2, -1, 9, 2**63, 10**40]),
-            ("response_mode", [None, "", "CALLBACK", "sync", 1, True, [], {}]),
+            ("response_mode", ["", "CALLBACK", "sync", 1, True, [], {}]),
             (
                 "callback_url",
                 [1, True, [], {}, "x", "ftp://h/", "http://", "http://u:p@h/", "http://h/\ud800", "http://h/ x"],
@@ -172,7 +172,7 @@ class TestPut:
     def test_a_level_that_is_none_is_named(self, bella: Bella, queue: str, level: int) -> None:
         assert_refused(bella.post_put(queue, level=level), 400, f"Unknown queue level: {level}")
 
-    @pytest.mark.parametrize("member", ["callback_url", "timeout", "trace_id"])
+    @pytest.mark.parametrize("member", ["response_mode", "callback_url", "timeout", "trace_id"])
     def test_null_is_not_sent(self, bella: Bella, queue: str, member: str) -> None:
         task = bella.get(bella.put(queue, **{member: None}))
 
