@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.front import LIMITED_TOKEN, MAX_PAYLOAD_BYTES, RATED_TOKEN, ROLE_TOKENS, Answer, Front, digest
-from tests.support.installation import TOKEN, Installation
+from tests.support.installation import TOKEN, Installation, await_condition
 from tests.support.receiver import Receiver, accepts
 from tests.support.server import RedisServer
 from tests.support.target_client import Target
@@ -139,6 +139,14 @@ class Bella:
         answer = self.call("GET", task_id)
         assert answer.status == 200, answer.body
         found: dict[str, Any] = answer.json
+        return found
+
+    def await_status(self, task_id: str, status: str) -> dict[str, Any]:
+        def is_there() -> dict[str, Any] | None:
+            task = self.get(task_id)
+            return task if task["status"] == status else None
+
+        found: dict[str, Any] = await_condition(is_there, what=f"{task_id} becomes {status}")
         return found
 
     def complete(self, task_id: str, content: Any = None, *, token: str = TOKEN) -> Answer:

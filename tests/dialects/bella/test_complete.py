@@ -142,13 +142,13 @@ class TestCancel:
         assert bella.natively(queue, task_id)["status"] == "REVOKED"
 
     def test_of_one_that_is_taken_the_complete_is_without_effect(self, bella: Bella, queue: str) -> None:
-        task_id = bella.held(queue, process_timeout=1, process_max_retries=-1)
+        task_id = bella.held(queue)
         assert bella.cancel(task_id).status == 202
         assert bella.complete(task_id, {"body": {"n": 1}}).json == task_id
 
         task = bella.get(task_id)
         assert task["status"] == "cancelled" and "result" not in task
-        assert bella.take(f"{queue}:1", wait=1.5) == {}
+        assert bella.take(f"{queue}:1", wait=0.1) == {}
 
     def test_one_that_has_ended_stays_what_it_is(self, bella: Bella, queue: str) -> None:
         task_id = bella.held(queue)
@@ -191,24 +191,20 @@ class TestCallbacks:
         await_condition(lambda: len(receiver.deliveries) == 2)
         assert [json.loads(delivery.body) for delivery in receiver.deliveries] == [{"body": {"n": 1}}] * 2
 
-    def test_used_up_deliveries_are_told(self, bella: Bella, queue: str, receiver: Receiver) -> None:
-        task_id = bella.held_with_callback(queue, f"{receiver.url}/late", process_timeout=1)
+    def test_used_up_deliveries_are_told_but_neither_a_cancel_nor_a_time_that_is_over(
+        self, bella: Bella, queue: str, other: str, receiver: Receiver
+    ) -> None:
+        expiring = bella.put(other, callback_url=f"{receiver.url}/expired", timeout=1)
+        cancelled = bella.put(other, callback_url=f"{receiver.url}/cancelled")
+        bella.cancel(cancelled)
+        lapsing = bella.held_with_callback(queue, f"{receiver.url}/late", process_timeout=1)
+        bella.await_status(expiring, "timeout")
 
         delivery = _delivered(receiver, "/late")
-        assert json.loads(delivery.body) == {"status_code": 408, "request_id": task_id}
-
-    def test_neither_a_cancel_nor_a_time_that_is_over_is_told(
-        self, bella: Bella, queue: str, receiver: Receiver
-    ) -> None:
-        expiring = bella.put(queue, callback_url=f"{receiver.url}/expired", timeout=1)
-        cancelled = bella.put(queue, callback_url=f"{receiver.url}/cancelled")
-        bella.cancel(cancelled)
-        await_condition(lambda: bella.get(expiring)["status"] == "timeout")
-        bella.complete(bella.held_with_callback(queue, f"{receiver.url}/told"))
-
-        _delivered(receiver, "/told")
-        assert [delivery.path for delivery in receiver.deliveries] == ["/told"]
-        assert bella.front.call("GET", f"/api/services/{queue}/webhooks").json["count"] == 1
+        assert json.loads(delivery.body) == {"status_code": 408, "request_id": lapsing}
+        assert [each.path for each in receiver.deliveries] == ["/late"]
+        counts = [bella.front.call("GET", f"/api/services/{name}/webhooks").json["count"] for name in (queue, other)]
+        assert counts == [1, 0]
 
     def test_without_a_secret_there_are_none(self, strict: Bella) -> None:
         assert_refused(strict.post_put("pulled", callback_url="https://example.com/"), 400)

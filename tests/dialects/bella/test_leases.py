@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,40 +11,84 @@ from tests.dialects.bella.conftest import UNKNOWN_ID, UNKNOWN_TASK, Bella, asser
 from tests.support.installation import await_condition
 
 
+@dataclass(frozen=True)
+class Scene:
+    """Tasks of a queue each, and what became of them in two seconds. *deliveries*: of `once`, as they were taken."""
+
+    never: str
+    once: str
+    again: str
+    renamed: str
+    cancelled: str
+    completed: str
+    deliveries: tuple[dict[str, Any], ...]
+
+
+@pytest.fixture(scope="module")
+def scene(bella: Bella) -> Scene:
+    """Leases of a second lapse, once and twice."""
+    names = ("never", "again", "once-more", "renamed", "cancelled", "completed")
+    for name in names:
+        assert bella.register(name).status == 200
+    never = bella.held("never", process_timeout=1)
+    again, renamed, cancelled, completed = (
+        bella.held(name, process_timeout=1, process_max_retries=-1)
+        for name in ("again", "renamed", "cancelled", "completed")
+    )
+    once = bella.put("once-more")
+    first = bella.take_one("once-more:1", process_timeout=1, process_max_retries=1)
+    bella.cancel(cancelled)
+    bella.complete(completed)
+    deliveries = first, bella.take_one("once-more:1", process_timeout=1, process_max_retries=1)
+    assert bella.take_one("again:1", process_timeout=60)["task_id"] == again
+    assert bella.take_one("renamed:1", process_timeout=1)["task_id"] == renamed  # and not once more
+    for task_id in (never, once, renamed):
+        bella.await_status(task_id, "timeout")
+    return Scene(never, once, again, renamed, cancelled, completed, deliveries)
+
+
 class TestLapse:
-    def test_it_comes_back_as_often_as_was_asked_for(self, bella: Bella, queue: str, other: str) -> None:
-        never = bella.held(queue, process_timeout=1)
-        once = bella.put(other)
-        first = bella.take_one(f"{other}:1", process_timeout=1, process_max_retries=1)
-        second = bella.take_one(f"{other}:1", process_timeout=1, process_max_retries=1)
+    def test_it_comes_back_as_often_as_was_asked_for(self, bella: Bella, scene: Scene) -> None:
+        first, second = scene.deliveries
 
-        assert [(task["task_id"], task["status"]) for task in (first, second)] == [(once, "waiting"), (once, "queued")]
+        assert [task["task_id"] for task in scene.deliveries] == [scene.once] * 2
+        assert [task["status"] for task in scene.deliveries] == ["waiting", "queued"]
         assert {**second, "status": "waiting"} == first
-        for task_id in (never, once):
-            await_condition(lambda task_id=task_id: bella.get(task_id)["status"] == "timeout")
-            assert bella.get(task_id)["result"] == {"status_code": 408, "request_id": task_id}
-            assert bella.get(task_id)["completed_time"] > 0
-        assert bella.take(f"{queue}:1", f"{other}:1", size=9) == {}
-        assert bella.natively(queue, never)["status"] == "FAILURE"
-        assert bella.natively(other, once)["attempts"] == 2
+        assert bella.natively("once-more", scene.once)["attempts"] == 2
+        assert bella.natively("never", scene.never)["attempts"] == 1
+        assert bella.get(scene.again)["status"] == "queued"
 
-    def test_at_its_old_place(self, bella: Bella, queue: str) -> None:
+    def test_then_it_ends_with_a_result_of_its_own(self, bella: Bella, scene: Scene) -> None:
+        for name, task_id in (("never", scene.never), ("once-more", scene.once)):
+            task = bella.get(task_id)
+            assert task["result"] == {"status_code": 408, "request_id": task_id}
+            assert task["completed_time"] > 0
+            assert bella.take(f"{name}:1") == {}
+            assert bella.natively(name, task_id)["status"] == "FAILURE"
+
+    def test_of_several_takes_the_latest_counts(self, bella: Bella, scene: Scene) -> None:
+        assert bella.natively("renamed", scene.renamed)["attempts"] == 2
+        assert bella.take("renamed:1") == {}
+
+    def test_what_has_ended_comes_back_no_more(self, bella: Bella, scene: Scene) -> None:
+        assert bella.get(scene.cancelled)["status"] == "cancelled"
+        assert bella.get(scene.completed)["status"] == "succeeded"
+        assert bella.take("cancelled:1", "completed:1", size=9) == {}
+
+    def test_a_second_delivery_is_no_second_task(self, bella: Bella, scene: Scene) -> None:
+        assert bella.stats("once-more:1")["total_put_cnt"] == 1
+
+    def test_at_its_old_place_and_reports_keep_it_no_longer(self, bella: Bella, queue: str) -> None:
         first = bella.held(queue, process_timeout=1, process_max_retries=-1)
         second = bella.put_apart(queue)
         await_condition(lambda: not _is_held(bella, first))
 
         assert bella.taken_ids(f"{queue}:1", size=9) == [first, second]
 
-    def test_of_several_takes_the_latest_counts(self, bella: Bella, queue: str) -> None:
-        task_id = bella.held(queue, process_timeout=1, process_max_retries=-1)
-        assert bella.take_one(f"{queue}:1", process_timeout=1)["task_id"] == task_id  # in all none further
-
-        await_condition(lambda: bella.get(task_id)["status"] == "timeout")
-
     def test_a_service_that_sends_once_sends_once(self, bella: Bella) -> None:
         task_id = bella.held("once", process_timeout=1, process_max_retries=-1)
 
-        await_condition(lambda: bella.get(task_id)["status"] == "timeout")
+        bella.await_status(task_id, "timeout")
         assert bella.take("once:1") == {}
 
     def test_who_comes_late_may_still_complete(self, bella: Bella, queue: str) -> None:
@@ -67,22 +112,18 @@ def _is_held(bella: Bella, task_id: str) -> bool:
 
 
 class TestRenew:
-    def test_it_is_kept_for_longer(self, bella: Bella, queue: str) -> None:
+    def test_it_lapses_later_or_sooner(self, bella: Bella, queue: str, other: str) -> None:
         kept, lapsing = bella.put_apart(queue), bella.put(queue)
         assert bella.taken_ids(f"{queue}:1", size=2, process_timeout=1, process_max_retries=-1) == [kept, lapsing]
+        sooner = bella.held(other, process_timeout=600, process_max_retries=-1)
 
-        answer = bella.renew(kept, 60)
+        answers = [bella.renew(kept, 60), bella.renew(sooner, 1)]
 
-        assert (answer.status, answer.json) == (200, kept)
+        assert [(answer.status, answer.json) for answer in answers] == [(200, kept), (200, sooner)]
         assert bella.take_one(f"{queue}:1")["task_id"] == lapsing
-        assert bella.take(f"{queue}:1") == {}
+        assert bella.take_one(f"{other}:1")["task_id"] == sooner
+        assert bella.take(f"{queue}:1", f"{other}:1") == {}
         assert _is_held(bella, kept)
-
-    def test_or_shorter(self, bella: Bella, queue: str) -> None:
-        task_id = bella.held(queue, process_timeout=600, process_max_retries=-1)
-
-        assert bella.renew(task_id, 1).status == 200
-        assert bella.take_one(f"{queue}:1")["task_id"] == task_id
 
     def test_one_that_was_named_is_the_only_one(self, bella: Bella, queue: str) -> None:
         task_id = bella.held(queue, process_timeout=60, worker={"id": "w1"})
@@ -118,12 +159,6 @@ class TestProgress:
         path = f"/fal/acme/{aliased}/requests/{request_id_of(task_id)}/status?logs=1"
         lines = bella.front.call("GET", path).json["logs"]
         assert [(line["message"], line["level"]) for line in lines] == [("loaded", "INFO"), ("hot", "WARN")]
-
-    def test_it_does_not_renew(self, bella: Bella, queue: str) -> None:
-        task_id = bella.held(queue, process_timeout=1, process_max_retries=-1)
-        assert _is_held(bella, task_id)
-
-        assert bella.take_one(f"{queue}:1")["task_id"] == task_id
 
     @pytest.mark.parametrize(
         "event",

@@ -30,7 +30,11 @@ def value(chance: random.Random, depth: int = 0) -> Any:
 def test_members_are_found_as_they_were_written(seed: int) -> None:
     chance = random.Random(seed)
     written = [(str(value(chance, 9)), value(chance)) for _ in range(chance.randrange(6))]
-    is_ascii, blank = chance.random() < 0.5, lambda: "".join(chance.choices(" \t\r\n", k=chance.randrange(3)))
+    is_ascii = chance.random() < 0.5
+
+    def blank() -> str:
+        return "".join(chance.choices(" \t\r\n", k=chance.randrange(3)))
+
     texts = [
         (json.dumps(name, ensure_ascii=is_ascii), json.dumps(each, ensure_ascii=is_ascii)) for name, each in written
     ]

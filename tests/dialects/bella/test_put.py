@@ -12,7 +12,6 @@ import pytest
 
 from tests.dialects.bella.conftest import Bella, assert_refused, request_id_of
 from tests.support.front import RATED_TOKEN
-from tests.support.installation import await_condition
 
 DAY_MS = 86_400_000
 # what another parser and writer would change: numbers of any size and form, duplicates, escapes, blanks, order
@@ -213,8 +212,7 @@ class TestTimes:
         assert bella.taken_ids(f"{other}:1", process_timeout=60, process_max_retries=-1) == [taken]
 
         for task_id in (waiting, taken):
-            await_condition(lambda task_id=task_id: bella.get(task_id)["status"] == "timeout")
-            task = bella.get(task_id)
+            task = bella.await_status(task_id, "timeout")
             assert "result" not in task
             assert task["completed_time"] == task["running_time"] == 0
         assert bella.taken_ids(f"{queue}:1", f"{other}:1", size=9) == [later]
@@ -276,26 +274,27 @@ class TestBlocking:
 
         assert putting.result().status == 200
 
-    def test_who_runs_out_of_time_gets_408_and_it_is_cancelled(self, bella: Bella, queue: str) -> None:
-        with bella.blocking(queue, timeout=1) as putting:
-            task_id = bella.take_one(f"{queue}:0")["task_id"]
+    def test_who_runs_out_of_time_gets_408_and_it_is_cancelled(self, strict: Bella) -> None:
+        with strict.blocking("pulled", timeout=600) as putting:  # which is more than the server allows
+            task_id = strict.take_one("pulled:0")["task_id"]
 
         assert (putting.result().status, putting.result().body) == (408, b"")
-        assert bella.get(task_id)["status"] in ("cancelled", "timeout")
-        assert bella.complete(task_id).json == task_id
-        assert "result" not in bella.get(task_id)
+        assert strict.get(task_id)["status"] in ("cancelled", "timeout")
+        assert strict.complete(task_id).json == task_id
+        assert "result" not in strict.get(task_id)
 
-    def test_the_server_bounds_the_wait(self, strict: Bella) -> None:
+    def test_nor_is_it_taken_afterwards(self, strict: Bella) -> None:
         answer = strict.post_put("pulled", response_mode="blocking")
 
         assert (answer.status, answer.body) == (408, b"")
         assert strict.taken_ids("pulled:0") == []
 
     def test_who_hangs_up_has_it_cancelled(self, bella: Bella, queue: str) -> None:
-        with bella.streaming(queue, response_mode="blocking"):
-            task_id = bella.take_one(f"{queue}:0")["task_id"]
+        with bella.streaming(queue, response_mode="blocking"), bella.streaming(queue):
+            tasks = [bella.take_one(f"{queue}:0")["task_id"] for _ in range(2)]
 
-        await_condition(lambda: bella.get(task_id)["status"] == "cancelled")
+        for task_id in tasks:
+            bella.await_status(task_id, "cancelled")
 
     def test_one_that_is_cancelled_meanwhile_is_409(self, bella: Bella, queue: str) -> None:
         with bella.blocking(queue) as putting:
@@ -383,18 +382,12 @@ class TestStreaming:
 
             assert (list(stream), stream.head.status) == ([], 200)
 
-    def test_who_hangs_up_has_it_cancelled(self, bella: Bella, queue: str) -> None:
-        with bella.streaming(queue):
-            task_id = bella.take_one(f"{queue}:0")["task_id"]
-
-        await_condition(lambda: bella.get(task_id)["status"] == "cancelled")
-
-    def test_a_time_that_is_over_ends_it(self, bella: Bella, queue: str) -> None:
-        with bella.streaming(queue, timeout=1) as stream:
-            task_id = bella.take_one(f"{queue}:0")["task_id"]
+    def test_a_time_that_is_over_ends_it(self, strict: Bella) -> None:
+        with strict.streaming("pulled") as stream:
+            task_id = strict.take_one("pulled:0")["task_id"]
 
             assert list(stream) == []
-        assert bella.get(task_id)["status"] in ("cancelled", "timeout")
+        assert strict.get(task_id)["status"] in ("cancelled", "timeout")
 
     def test_a_cancel_ends_it(self, bella: Bella, queue: str) -> None:
         with bella.streaming(queue) as stream:

@@ -110,12 +110,6 @@ class TestStatistics:
         assert [row["total_completed_cnt"] for row in rows] == [1, 0]
         assert list(rows[0]) == list(rows[1])
 
-    def test_a_second_delivery_is_no_second_task(self, bella: Bella, queue: str) -> None:
-        task_id = bella.held(queue, process_timeout=1, process_max_retries=-1)
-        assert bella.take_one(f"{queue}:1")["task_id"] == task_id
-
-        assert bella.stats(f"{queue}:1")["total_put_cnt"] == 1
-
     @pytest.mark.parametrize(
         ("name", "status"),
         [
