@@ -52,7 +52,7 @@ def taken_json(taken: Taken, lane: Lane) -> str:
     return _json(_fields(facts), data=data)
 
 
-def task_json(request: Request, endpoint: str, meta: bytes, body: bytes, result: str | None) -> str:
+def task_json(request: Request, endpoint: str, meta: bytes, body: bytes | None, result: str | None) -> str:
     """A task as it stands. *endpoint*: of its queue; *body*: what was submitted, while that is kept."""
     about = _about(request.about)
     endpoint, data = _endpoint_and_data(about, endpoint, meta, body)
@@ -110,14 +110,16 @@ def standing_json(lane: Lane, found: Standing, now: datetime) -> dict[str, Any]:
     return row | {"mtime": f"{now:%Y-%m-%dT%H:%M:%S}"}
 
 
-def _endpoint_and_data(about: dict[str, str] | None, endpoint: str, meta: bytes, body: bytes) -> tuple[str, str]:
+def _endpoint_and_data(
+    about: dict[str, str] | None, endpoint: str, meta: bytes, body: bytes | None
+) -> tuple[str, str]:
     """What a task is for, and what it brings, as JSON; nothing where that is not kept any more."""
     if about is not None:
-        return about["endpoint"], body.decode() or "{}"
+        return about["endpoint"], "{}" if body is None else body.decode()
     said = json.loads(meta)
     kind = next((value for name, value in said["headers"] if name.lower() == "content-type"), "")
     endpoint += ("/" + said["path"] if said["path"] else "") + ("?" + said["query"] if said["query"] else "")
-    return endpoint, answers.as_object(body, kind) if body else "{}"
+    return endpoint, "{}" if body is None else answers.as_object(body, kind)
 
 
 def _expire_ms(about: dict[str, str] | None, submitted_ms: int, deadline_ms: int) -> int:
