@@ -265,13 +265,11 @@ def strict(shared_target: Target) -> Iterator[Bella]:
 
 
 @pytest.fixture(scope="package")
-def _forwarder(front: Front) -> None:
-    front.installation.worker("gevent", 10)
-
-
-@pytest.fixture(scope="package")
-def _deliverer(front: Front) -> None:
-    front.installation.webhooks()
+def worker(front: Front) -> None:
+    """One that forwards requests of services with a target, and delivers callbacks."""
+    command = ["celery", "-A", "app.celery_app", "worker", "--loglevel=info", "-P", "gevent", "-c", "20"]
+    process = front.installation.start("worker", [*command, "-Q", "celery,high_priority,webhooks"])
+    process.await_log(" ready.")
 
 
 @pytest.fixture(scope="package")
@@ -282,7 +280,7 @@ def shared_receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def receiver(shared_receiver: Receiver, _deliverer: None) -> Iterator[Receiver]:
+def receiver(shared_receiver: Receiver, worker: None) -> Iterator[Receiver]:
     """Of callbacks; a test sets what it answers."""
     shared_receiver.deliveries.clear()
     yield shared_receiver

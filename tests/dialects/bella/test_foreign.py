@@ -71,6 +71,8 @@ class TestTask:
         [
             (b"\x00\xff", "image/png"),
             (b"text", "text/plain; charset=utf-8"),
+            (b"", "application/json"),
+            (b"", ""),
             (b"[1, 2]", "application/json"),
             (b"null", "application/json"),
             (b'{"a": NaN}', "application/json"),
@@ -80,7 +82,7 @@ class TestTask:
         ],
     )
     def test_a_body_that_is_no_object_comes_as_bytes(self, bella: Bella, queue: str, body: bytes, kind: str) -> None:
-        bella.front.submit(queue, body, {"Content-Type": kind})
+        bella.front.submit(queue, body, {"Content-Type": kind} if kind else {})
 
         task = bella.take_one(f"{queue}:1")
         assert task["data"] == {"body_base64": base64.b64encode(body).decode(), "content_type": kind}
@@ -91,11 +93,6 @@ class TestTask:
         bella.front.submit(queue, body, {"Content-Type": "application/json"})
 
         assert body.strip() in bella.post_take(f"{queue}:1").body
-
-    def test_without_a_body_its_data_are_empty(self, bella: Bella, queue: str) -> None:
-        bella.front.submit(queue, b"")
-
-        assert bella.take_one(f"{queue}:1")["data"] == {}
 
     def test_a_deadline_of_its_own_is_one_for_the_start(self, bella: Bella, queue: str) -> None:
         bella.front.submit(queue, b"{}", {"X-Deadline": "120.5"})
@@ -189,7 +186,7 @@ class TestResult:
         assert bella.take(f"{queue}:1") == {}
 
 
-@pytest.mark.usefixtures("_forwarder")
+@pytest.mark.usefixtures("worker")
 class TestForwarding:
     def test_nobody_forwards_what_is_in_a_queue(self, bella: Bella, queue: str) -> None:
         task_id, request_id = bella.put(queue), bella.front.submit(queue)

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from tests.dialects.bella.conftest import UNKNOWN_ID, UNKNOWN_TASK, Bella, assert_refused, request_id_of
-from tests.support.installation import await_condition
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Tasks of a queue each, and what became of them in two seconds. *deliveries*: of `once`, as they were taken."""
+    """Tasks of a queue each, and what became of them in two seconds. *deliveries*: of `once`, as they were taken.
+
+    `younger` stands behind `elder`, in one queue.
+    """
 
     never: str
     once: str
@@ -21,20 +23,26 @@ class Scene:
     renamed: str
     cancelled: str
     completed: str
+    late: str
+    elder: str
+    younger: str
+    single: str
     deliveries: tuple[dict[str, Any], ...]
 
 
 @pytest.fixture(scope="module")
 def scene(bella: Bella) -> Scene:
     """Leases of a second lapse, once and twice."""
-    names = ("never", "again", "once-more", "renamed", "cancelled", "completed")
+    names = ("never", "again", "once-more", "renamed", "cancelled", "completed", "late", "old-place")
     for name in names:
         assert bella.register(name).status == 200
     never = bella.held("never", process_timeout=1)
-    again, renamed, cancelled, completed = (
+    again, renamed, cancelled, completed, late, elder, single = (
         bella.held(name, process_timeout=1, process_max_retries=-1)
-        for name in ("again", "renamed", "cancelled", "completed")
+        for name in ("again", "renamed", "cancelled", "completed", "late", "old-place", "once")
     )
+    younger = bella.put_apart("old-place")
+    assert _is_held(bella, elder)
     once = bella.put("once-more")
     first = bella.take_one("once-more:1", process_timeout=1, process_max_retries=1)
     bella.cancel(cancelled)
@@ -42,9 +50,10 @@ def scene(bella: Bella) -> Scene:
     deliveries = first, bella.take_one("once-more:1", process_timeout=1, process_max_retries=1)
     assert bella.take_one("again:1", process_timeout=60)["task_id"] == again
     assert bella.take_one("renamed:1", process_timeout=1)["task_id"] == renamed  # and not once more
-    for task_id in (never, once, renamed):
+    assert not _is_held(bella, late)
+    for task_id in (never, once, renamed, single):
         bella.await_status(task_id, "timeout")
-    return Scene(never, once, again, renamed, cancelled, completed, deliveries)
+    return Scene(never, once, again, renamed, cancelled, completed, late, elder, younger, single, deliveries)
 
 
 class TestLapse:
@@ -78,26 +87,19 @@ class TestLapse:
     def test_a_second_delivery_is_no_second_task(self, bella: Bella, scene: Scene) -> None:
         assert bella.stats("once-more:1")["total_put_cnt"] == 1
 
-    def test_at_its_old_place_and_reports_keep_it_no_longer(self, bella: Bella, queue: str) -> None:
-        first = bella.held(queue, process_timeout=1, process_max_retries=-1)
-        second = bella.put_apart(queue)
-        await_condition(lambda: not _is_held(bella, first))
+    def test_at_its_old_place_and_reports_keep_it_no_longer(self, bella: Bella, scene: Scene) -> None:
+        assert bella.taken_ids("old-place:1", size=9) == [scene.elder, scene.younger]
 
-        assert bella.taken_ids(f"{queue}:1", size=9) == [first, second]
-
-    def test_a_service_that_sends_once_sends_once(self, bella: Bella) -> None:
-        task_id = bella.held("once", process_timeout=1, process_max_retries=-1)
-
-        bella.await_status(task_id, "timeout")
+    def test_a_service_that_sends_once_sends_once(self, bella: Bella, scene: Scene) -> None:
+        assert bella.natively("once", scene.single)["attempts"] == 1
         assert bella.take("once:1") == {}
 
-    def test_who_comes_late_may_still_complete(self, bella: Bella, queue: str) -> None:
-        task_id = bella.held(queue, process_timeout=1, process_max_retries=-1)
-        await_condition(lambda: not _is_held(bella, task_id))
+    def test_who_comes_late_may_still_complete(self, bella: Bella, scene: Scene) -> None:
+        bella.complete(scene.late, {"body": {"late": 1}})
 
-        bella.complete(task_id, {"body": {"late": 1}})
-        assert (bella.get(task_id)["status"], bella.get(task_id)["result"]) == ("succeeded", {"body": {"late": 1}})
-        assert bella.take(f"{queue}:1") == {}
+        task = bella.get(scene.late)
+        assert (task["status"], task["result"]) == ("succeeded", {"body": {"late": 1}})
+        assert bella.take("late:1") == {}
 
     @pytest.mark.parametrize("members", [{}, {"process_timeout": 0}, {"process_timeout": 0, "process_max_retries": -1}])
     def test_without_a_time_it_belongs_to_its_taker(self, bella: Bella, queue: str, members: dict[str, Any]) -> None:
