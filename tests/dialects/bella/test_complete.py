@@ -81,7 +81,7 @@ class TestComplete:
 
     def test_of_many_at_once_one_counts(self, bella: Bella, queue: str) -> None:
         task_id = bella.held(queue)
-        contents = [{"status_code": 200 + number, "body": {"n": number}} for number in range(8)]
+        contents = [{"status_code": 210 + number, "body": {"n": number}} for number in range(8)]
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda content: bella.complete(task_id, content), contents))
 
