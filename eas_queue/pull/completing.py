@@ -9,7 +9,7 @@ from typing import Protocol
 from eas_queue.pull import bodies
 from eas_queue.pull.backoff import Backoff
 from eas_queue.pull.client import Client
-from eas_queue.pull.errors import Abandoned, Away, NoAnswer, NotHeld, Refused, TargetAway
+from eas_queue.pull.errors import Abandoned, Away, NoAnswer, NotHeld, Refused
 from eas_queue.pull.leases import Leases
 from eas_queue.pull.task import Task
 
@@ -26,11 +26,11 @@ class Target(Protocol):
         """Why it can't be called now; None when it can."""
 
     def call(self, task: Task) -> tuple[int, bytes]:
-        """Status code and body, JSON text. Raises NoAnswer, TargetAway, Abandoned."""
+        """Status code and body, JSON text. Raises NoAnswer, Abandoned."""
 
 
 def work(task: Task, target: Target, client: Client, leases: Leases) -> bool:
-    """To its end, never raising for what others do. False when the target could not be reached."""
+    """To its end, never raising for what others do. False when the target has not answered."""
     began_s = time.monotonic()
     leases.hold(task)
     try:
@@ -41,7 +41,7 @@ def work(task: Task, target: Target, client: Client, leases: Leases) -> bool:
         if task.abandon():
             log.warning("task_given_back task_id=%s reason=no_answer error=%r", task.id, str(exc))
             leases.let_go(task)
-            return not isinstance(exc, TargetAway)
+            return False
     else:
         if task.finish():
             elapsed_ms = round((time.monotonic() - began_s) * 1000)

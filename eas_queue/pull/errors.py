@@ -28,8 +28,4 @@ class Abandoned(Exception):
 
 
 class NoAnswer(Exception):
-    """The target has not answered a call, which it may have received."""
-
-
-class TargetAway(NoAnswer):
-    """The target can't be reached: it has not received the call."""
+    """The target has not answered a call, which it may have received or not."""

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from eas_queue.pull import bodies
-from eas_queue.pull.errors import NoAnswer, TargetAway
+from eas_queue.pull.errors import NoAnswer
 from eas_queue.pull.task import Task
 
 CONNECT_S = 5.0
@@ -36,7 +36,7 @@ class Url:
             return _reason(exc)
 
     def call(self, task: Task) -> tuple[int, bytes]:
-        """Status and body (JSON text) of the answer, whatever it is. Raises NoAnswer, or TargetAway.
+        """Status and body (JSON text) of the answer, whatever it is. Raises NoAnswer.
 
         There is no time limit: the task is ours as long as it runs, until it expires.
         """
@@ -45,14 +45,11 @@ class Url:
         with contextlib.closing(connection):
             try:
                 connection.connect()
-            except OSError as exc:
-                raise TargetAway(_reason(exc)) from exc
-            opened = connection.sock
-            opened.settimeout(None)
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a host that dies is noticed some time
-            # close() would not wake the thread that reads
-            task.on_abandon(lambda: _shut_down(opened))
-            try:
+                opened = connection.sock
+                opened.settimeout(None)
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a host that dies is noticed some time
+                # close() would not wake the thread that reads
+                task.on_abandon(lambda: _shut_down(opened))
                 connection.request("POST", self._path(task.endpoint), _body(task), _headers(task))
                 answer = connection.getresponse()
                 body = answer.read(ANSWER_MAX_BYTES + 1)

@@ -25,7 +25,9 @@ log = logging.getLogger("eas_queue.pull")
 
 ROUND_S = 1.0  # an empty take that was answered sooner is followed by a pause: of a queue that does not wait
 PROBE_S = 1.0  # a target that has answered so shortly ago is not asked again whether it is there
+_SPARE_S = 1.0  # beyond the time that a take may wait
 _TURN_S = 0.5
+_NO_MORE = 0  # beside signals: the taker has ended
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,10 @@ class Worker:
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, self._on_signal)
         self._taker.start()
-        while self._taker.is_alive():
-            try:
-                heard = self._signals.get(timeout=_TURN_S)
-            except queue.Empty:
-                continue
+        heard = self._signals.get()
+        if heard != _NO_MORE:
             log.info("stopping signal=%s running=%d", signal.Signals(heard).name, len(self._running))
-            self._stopping.set()
-            break
+        self._stopping.set()
         if self._failure is not None:
             log.error("stopping error=%r running=%d", str(self._failure), len(self._running))
         self._drain()
@@ -84,12 +82,10 @@ class Worker:
         self._signals.put(signum)
 
     def _drain(self) -> None:
-        """Nothing of a take that is on its way is lost: what it brings is worked on as well."""
+        """What runs may finish. Of a take that is on its way nothing is lost: what it brings is worked on as well."""
         until_s = time.monotonic() + self._plan.drain_timeout_s
-        while (self._taker.is_alive() or len(self._running)) and time.monotonic() < until_s:
-            self._taker.join(0.02)
-            if not self._taker.is_alive():
-                self._running.await_end(min(_TURN_S, max(0.0, until_s - time.monotonic())))
+        self._taker.join(max(self._plan.drain_timeout_s, self._plan.wait_s + _SPARE_S))
+        self._running.await_end(max(0.0, until_s - time.monotonic()))
         left = self._running.all()
         if not left and not self._taker.is_alive():
             return
@@ -110,6 +106,8 @@ class Worker:
             self._take_until_stopped()
         except Exception as exc:  # noqa: BLE001  raised again by run, in the main thread
             self._failure = exc
+        finally:
+            self._signals.put(_NO_MORE)
 
     def _take_until_stopped(self) -> None:
         backoff = Backoff()
