@@ -113,7 +113,7 @@ class Worker:
         backoff = Backoff()
         while not self._stopping.is_set():
             free = self._running.await_room(_TURN_S)
-            if not free or not self._is_target_there():
+            if not free or not self._is_target_there() or self._stopping.is_set():
                 continue
             began_s = time.monotonic()
             try:

@@ -20,7 +20,7 @@ from tests.support.server import RedisServer
 from tests.support.target_client import Target
 
 FUNCTIONS = "tests.pull.functions"
-MAX_RESULT_BYTES = 40 * 2**20
+MAX_RESULT_BYTES = 18 * 2**20
 ENDS = ("succeeded", "failed", "timeout", "cancelled")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.pull.conftest import FUNCTIONS, Place
+from tests.pull.conftest import FUNCTIONS, MAX_RESULT_BYTES, Place
 from tests.support.installation import await_condition
 from tests.support.own_target import Call, OwnTarget
 
@@ -116,7 +116,7 @@ def test_sixteen_megabytes_come_back_whole(place: Place, target: OwnTarget) -> N
 
 def test_a_result_that_the_queue_refuses_ends_with_its_reason(place: Place) -> None:
     queue = place.queue()
-    task_id = place.put(queue, {"bytes": 48 * 2**20})
+    task_id = place.put(queue, {"bytes": MAX_RESULT_BYTES + 256})
 
     worker = place.worker(queue, "--function", f"{FUNCTIONS}:large")
 
@@ -194,10 +194,8 @@ def test_progress_and_logs_are_seen_while_it_works(place: Place, files: Files) -
     request_id = place.front.submit(queue, json.dumps({"words": []} | go), {"Content-Type": "application/json"})
 
     place.worker(queue, "--function", f"{FUNCTIONS}:told")
-    look = place.front.await_status(request_id, queue, "STARTED")
-    await_condition(
-        lambda: place.front.look(request_id, queue).json.get("progress") == {"step": 1}, what=str(look.json)
-    )
+    await_condition(lambda: place.front.look(request_id, queue).json.get("progress") == {"step": 1})
+    assert place.front.look(request_id, queue).json["status"] == "STARTED"
     open(go["go"], "w").close()
 
     place.front.await_status(request_id, queue, "SUCCESS")
