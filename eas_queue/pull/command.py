@@ -126,6 +126,7 @@ def pull_command(
             raise click.UsageError(str(exc)) from exc
     worker_id = secrets.token_hex(8)
     client = Client(server, token, worker_id, threads=slots + 2)
+    worker = Worker(client, target, Plan(queues, strategy, slots, process_timeout, retries, wait, drain_timeout))
     log.info(
         "started worker_id=%s server=%s queues=%s target=%s slots=%d",
         worker_id,
@@ -134,9 +135,8 @@ def pull_command(
         target.name,
         slots,
     )
-    plan = Plan(queues, strategy, slots, process_timeout, retries, wait, drain_timeout)
     try:
-        Worker(client, target, plan).run()
+        worker.run()
     except Refused as exc:
         advice = _ADVICE.get(exc.status, "check the URL of --server: this is no queue, or one without the take API")
         if exc.status == 401 and not token:

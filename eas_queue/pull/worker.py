@@ -44,7 +44,7 @@ class Plan:
 
 
 class Worker:
-    """Use once, in the main thread, which hears the signals."""
+    """Use once, in the main thread, which hears the signals from the moment that this is made."""
 
     def __init__(self, client: Client, target: Target, plan: Plan) -> None:
         self._client, self._target, self._plan = client, target, plan
@@ -57,11 +57,11 @@ class Worker:
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._signalled = False
         self._taker = threading.Thread(target=self._take_on, name="takes", daemon=True)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, self._on_signal)
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises Refused when the queue will not give us tasks, once what runs has ended."""
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, self._on_signal)
         self._taker.start()
         heard = self._signals.get()
         if heard != _NO_MORE:
