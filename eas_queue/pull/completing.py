@@ -62,7 +62,10 @@ def _complete(task: Task, status_code: int, body: bytes, client: Client, elapsed
     while True:
         try:
             client.complete(task.id, bodies.completion(task.id, status_code, body))
-        except (Away, Refused, NotHeld) as exc:
+        except NotHeld:
+            log.info("task_abandoned task_id=%s elapsed_ms=%d", task.id, elapsed_ms)
+            return
+        except (Away, Refused) as exc:
             if isinstance(exc, Refused) and exc.status not in (401, 403):  # a token that was taken away may come back
                 if is_replaced:
                     _lost(task, exc)

@@ -57,6 +57,9 @@ class Leases:
             except Away as exc:
                 pause_s = min(backoff.pause_s(exc.retry_after_s), self._process_timeout_s / PARTS)
                 log.warning("renew_failed task_id=%s again_in_s=%.1f error=%r", task.id, pause_s, str(exc))
+            except Exception:  # all other leases depend on this thread
+                pause_s = backoff.pause_s()
+                log.exception("renew_failed task_id=%s", task.id)
             finally:
                 with self._changed:
                     self._renewing = None

@@ -84,7 +84,7 @@ def _headers(task: Task) -> dict[str, str]:
 
 def _shut_down(opened: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        opened.shutdown(socket.SHUT_RDWR)
+        socket.socket.shutdown(opened, socket.SHUT_RDWR)  # not that of TLS, which takes itself away from under a reader
 
 
 def _reason(exc: Exception) -> str:

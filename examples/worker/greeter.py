@@ -10,7 +10,7 @@ from eas_queue.pull.task import Task
 
 def greet(data: dict[str, Any], task: Task) -> dict[str, str]:
     """`{"name": "Ada", "pause_s": 0.2}`, the second one may be missing."""
-    words = ["Hello,", *str(data["name"]).split(), "- how are you?"]
+    words = ["Hello", *str(data["name"]).split(), "and", "welcome!"]
     task.log(f"{len(words)} words")
     for number, word in enumerate(words, 1):
         if task.abandoned.wait(float(data.get("pause_s", 0.2))):
