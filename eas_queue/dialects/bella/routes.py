@@ -93,7 +93,8 @@ def blueprint(engine: Engine, access: Access, limits: Limits) -> Blueprint:
     @routes.post("/put")
     def put() -> Response:
         caller = allow(Role.SUBMIT)
-        asked = parameters.put(_members(), caller, held_most_s=limits.max_wait_s)
+        key = inbound.idempotency_key(request)
+        asked = parameters.put(_members(), caller, held_most_s=limits.max_wait_s, idempotency_key=key)
         allow(Role.SUBMIT, asked.queue)
         try:
             receipt = engine.submit(asked.queue, asked.submission)
@@ -171,7 +172,7 @@ def blueprint(engine: Engine, access: Access, limits: Limits) -> Blueprint:
     def get(task: str) -> Response:
         found = engine.look_anyway(*allow_task(Role.READ, task))
         result = answers.result(found, schema.task_id(found), engine.result_body(found))
-        return _text(schema.task_json(found, _endpoint(engine, found), engine.request_body(found), result))
+        return _text(schema.task_json(found, _endpoint(engine, found), *engine.submitted(found), result))
 
     return routes
 
