@@ -43,7 +43,7 @@ class Queue:
         self.waiting: list[str] = []
 
     def _arguments(self, request_id: str, body: bytes = BODY) -> tuple[Any, ...]:
-        return self.name, request_id, self.number, 100, 0, 10**9, META, body, "", "", "", 0, 0, TAGS, ""
+        return self.name, request_id, self.number, 100, 0, 10**9, META, body, "", "", "", 0, 0, TAGS, "", 0
 
     def fill(self, count: int, body: bytes = BODY) -> None:
         self.submit()  # loads the scripts

@@ -12,6 +12,8 @@ from eas_queue.engine import errors
 _STATUS: dict[type[Exception], tuple[int, str]] = {
     errors.InvalidRequest: (400, "The request can't be accepted"),
     errors.ServiceNotFound: (404, "There is no such service"),
+    errors.NotPulled: (400, "Consumers can't pull from it"),
+    errors.NotTaken: (409, "It is not held"),
     errors.RequestNotFound: (404, "There is no such request"),
     errors.WebhookNotFound: (404, "There is no such webhook"),
     errors.NotCancellable: (409, "The request has ended"),

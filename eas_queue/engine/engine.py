@@ -23,6 +23,7 @@ from eas_queue.engine.request import (
     request_of,
 )
 from eas_queue.engine.service import Service, Services
+from eas_queue.engine.taking import Takes
 from eas_queue.engine.translation import translated
 from eas_queue.engine.waiting import Turn
 from eas_queue.engine.watching import Watches
@@ -47,6 +48,7 @@ class Engine:
         self.waits = waiting.Waits(store)
         self.queues = ServiceQueues(self)
         self.watches = Watches(self)
+        self.takes = Takes(self)
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._told: dict[str, Service] = {}  # whose limits this process has written to Redis last
@@ -89,16 +91,19 @@ class Engine:
                 rate=rate,
                 tags=submission.tags,
                 name=submission.name,
+                only_pull=submission.only_pull,
                 own=own,
             )
             if code == 1:
-                return Receipt(service.name, str(rest[3], "ascii"), int(rest[0]), replayed=bool(rest[4]))
+                return Receipt(service.name, str(rest[3], "ascii"), int(rest[0]), bool(rest[4]), int(rest[2]))
             if code == 0:
                 raise errors.QueueFull(service.name, int(rest[0]), most_waiting)
             if code == -2:
                 raise errors.RateLimited(submission.caller.rate_per_s, int(rest[0]))
             if code == -3:
                 raise errors.IdempotencyConflict(service.name)
+            if code == -4:
+                raise errors.NotPulled(service.name)
             # Redis lost the service: it was emptied, or a crash undid the last second
             number = self.register(service)
         raise errors.Unavailable(f"service {service.name} vanished from Redis twice while a request was submitted")
@@ -297,6 +302,7 @@ class Engine:
                 max_sink_length=service.max_sink_length,
                 hold=service.sink_full == "hold",
                 pull=service.mode == "pull",
+                listed=self.services.lists(service.name),
             )
             if number is None:
                 raise errors.TooManyServices(service.name)

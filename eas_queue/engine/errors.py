@@ -3,6 +3,8 @@
 EngineError
 ├── InvalidRequest      the submitter's fault: what is wrong, and where
 ├── ServiceNotFound     no such service, and unlisted ones are not allowed
+├── NotPulled           consumers do not pull from this service: its requests are forwarded, or it was never enrolled
+├── NotTaken            no taker holds the request (any more), or another one
 ├── RequestNotFound     unknown, expired, or another service's: these look the same
 ├── WebhookNotFound     the request has no webhook, or has not ended
 ├── NotCancellable      it has ended in another way
@@ -50,6 +52,27 @@ class ServiceNotFound(EngineError):
             f"(operator: add [services.{service}], or allow_unlisted = true under [defaults])"
         )
         self.service = service
+
+
+class NotPulled(EngineError):
+    code = "not-pulled"
+
+    def __init__(self, service: str) -> None:
+        super().__init__(
+            f"consumers can't pull from {service!r}: nobody has registered it as a queue, and the services file has no "
+            f'[services.{service}] with mode = "pull"'
+        )
+        self.service = service
+
+
+class NotTaken(EngineError):
+    code = "not-taken"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"request {request_id} is not held: it has ended, its lease has lapsed, or another taker has it"
+        )
+        self.request_id = request_id
 
 
 class RequestNotFound(EngineError):

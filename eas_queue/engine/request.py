@@ -66,21 +66,28 @@ class Retries:
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Whom to tell when the request has ended. *style*: whose dialect's form; *about*: what that form needs besides."""
+    """Whom to tell when the request has ended. *style*: whose dialect's form; *about*: what that form needs besides.
+
+    *answers_only*: not of one that was cancelled or has expired.
+    """
 
     url: str
     style: str
     about: Mapping[str, str] = field(default_factory=dict)
+    answers_only: bool = False
 
     def packed(self) -> str:
         """As the record keeps it. Raises InvalidRequest for a URL that names no server."""
-        kept = {"to": receivers.receiver(self.url).server, "url": self.url, "style": self.style, "about": self.about}
+        kept: dict[str, Any] = {"to": receivers.receiver(self.url).server, "url": self.url, "style": self.style}
+        kept["about"] = self.about
+        if self.answers_only:
+            kept["answers_only"] = True
         return json.dumps(kept, separators=(",", ":"))
 
     @classmethod
     def unpacked(cls, text: str) -> Webhook:
         kept = json.loads(text)
-        return cls(kept["url"], kept["style"], kept["about"])
+        return cls(kept["url"], kept["style"], kept["about"], kept.get("answers_only", False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,9 @@ class Submission:
     who read queues know it by; *name*: the requestId among them, where the client chose one. *retries*: None as the
     service says. *max_queue_length*: it is refused where as many wait; never more than the service's. *brief_s*: it is
     not listed in sink or rear, its body goes at its end, and the rest so much later; None as long as others.
-    *webhook*: whom to tell of the end.
+    *webhook*: whom to tell of the end. *answer_by*: the deadline is one for the answer, so that it ends a request that
+    a taker has as well. *only_pull*: refused where requests are forwarded. *about*: what its dialect wants to know of
+    it later.
     """
 
     body: bytes
@@ -108,6 +117,9 @@ class Submission:
     max_queue_length: int | None = None
     brief_s: float | None = None
     webhook: Webhook | None = None
+    answer_by: bool = False
+    only_pull: bool = False
+    about: str = ""
 
     def meta(self) -> str:
         """All but the body, as the record keeps it."""
@@ -127,6 +139,10 @@ class Submission:
             own.append(("brief_ms", str(round(self.brief_s * 1000))))
         if self.webhook is not None:
             own.append(("hook", self.webhook.packed()))
+        if self.answer_by:
+            own.append(("answer_by", "1"))
+        if self.about:
+            own.append(("about", self.about))
         return own
 
     def idempotency(self) -> tuple[str, str]:
@@ -158,13 +174,14 @@ class ProgressNote:
 class Receipt:
     """The answer to a submit. *index* grows by at least one with each request of a service and is never used twice.
 
-    *replayed*: the idempotency key had been used, and this is the request of that time.
+    *replayed*: the idempotency key had been used, and this is the request of that time. *submitted_ms*: Redis' clock.
     """
 
     service: str
     request_id: str
     index: int
     replayed: bool = False
+    submitted_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +194,8 @@ class Request:
     version: grows with every change. progress, log_count: what the target says while it works on it.
     redriven_as: the request that a dead letter was submitted again as, '' if it was not.
     has_own_deadline: how long it may wait was said by its client, not by the service.
+    about, answer_about: what the dialects keep of the request and of its answer besides. deadline_ms: None where there
+    is none.
     status_code, headers: the target's last answer (or our own 502 or 504, from_target False) once it has ended in
     succeeded or failed. result_bytes: how long the kept answer is. body: that answer, where the look brought it along;
     Engine.result_body has it in any case.
@@ -205,6 +224,9 @@ class Request:
     log_count: int = 0
     redriven_as: str = ""
     has_own_deadline: bool = False
+    about: str = ""
+    answer_about: str = ""
+    deadline_ms: int | None = None
     body: bytes | None = field(default=None, repr=False)
 
     def moved(self, place: Place) -> Request:
@@ -249,5 +271,8 @@ def request_of(service: str, request_id: str, seen: Seen) -> Request:
         log_count=number("log_n") or 0,
         redriven_as=fields.get("redriven_as", ""),
         has_own_deadline="own_deadline" in fields,
+        about=fields.get("about", ""),
+        answer_about=fields.get("answer_about", ""),
+        deadline_ms=number("deadline_ms") or None,
         body=seen.body,
     )

@@ -69,6 +69,13 @@ def after_attempt(service: Service, work: Leased, got: Answer | NoAnswer) -> End
     return _failed(got, error_type, error, dead_letter=retryable)
 
 
+def ended(got: Answer) -> Ended:
+    """The end that an answer is which no further attempt follows, whatever it says."""
+    if got.status_code < 400:
+        return _succeeded(got)
+    return _failed(got, "TargetFailed", f"its taker answered {got.status_code}", dead_letter=False)
+
+
 def attempts_most(service: Service, work: Leased, got: Answer | NoAnswer | None = None) -> int:
     """How many attempts there may be in all, after one that ended so; None: after one whose worker is lost.
 

@@ -129,6 +129,10 @@ class Services:
     def __iter__(self) -> Iterator[Service]:
         return iter(self._listed.values())
 
+    def lists(self, name: str) -> bool:
+        """Whether the services file names it."""
+        return name in self._listed
+
     def name_of(self, alias: str) -> str:
         """The service behind a name like `owner/name`: whose alias it is, else `owner.name`, whether served or not."""
         return self._by_alias.get(alias) or alias.replace("/", ".")

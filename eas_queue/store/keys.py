@@ -43,7 +43,8 @@ SERVICE_SUFFIXES = (
     "run",  # ZSET   id -> started at, ms; the members of lease                             as lease
     "ghost",  # ZSET   id/token -> end, ms; cancelled calls whose connection still closes   10 s, sweep.lua
     "dl",  # ZSET   id -> queue deadline, ms; only requests that have one                   leaves at start or end
-    "cfg",  # HASH   number and limits as registered, paused, vtime, pulled, run_ms, run_n   permanent
+    "cfg",  # HASH   number and limits as registered, paused, vtime, pulled, run_ms, run_n; where    permanent
+    #                consumers pull, by lane (0, 1: high): put, taken, done, sole (last one of a sequential take)
     "seq",  # HASH   queue -> the last index given                                          permanent
     # The four queues: ZSETs of item -> index. An item is the id of a request, or "i.." for one that a client put there.
     "input",  # requests that wait or run, and ended ones that a tap still reads           leaves at end; sweep.lua
@@ -79,6 +80,7 @@ IDEMPOTENCY_SUFFIX = "idem:"  # STRING eas:{service}:idem:<digest> -> "id finger
 HOOK_SUFFIX = "hook:"  # HASH   eas:{service}:hook:<id>, the delivery of its webhook     with its record; TTL 1 h later
 
 RATE_PREFIX = PREFIX + "rate:"  # STRING per token: when its bucket is full again, ms        TTL: until then
+TURN_PREFIX = PREFIX + "turn:"  # STRING per taker's token and lanes: the lane whose turn it is    TTL 1 day
 CALL_PREFIX = PREFIX + "call:"  # STRING per calling seat: its last nonce and what it was given    TTL 120 s
 
 # --- channels -------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from eas_queue.store.hooks import Hooks
 from eas_queue.store.queues import Queues
 from eas_queue.store.shapes import Alive, Ended, Leased, Letter, LogLine, Overview, Place, Requeued, Seen, Swept, text
 from eas_queue.store.shapes import fresh_id as fresh_id
+from eas_queue.store.takes import Takes
 
 LOOK_FIELDS = (
     "state",
@@ -37,6 +38,8 @@ LOOK_FIELDS = (
     "log_n",
     "redriven_as",
     "own_deadline",
+    "about",
+    "answer_about",
 )
 LOOK_BODY_MOST = 65_536  # an answer that is shown with the status comes with the look
 LETTER_FIELDS = ("finished_ms", "attempt", "status_code", "error_type", "error", "class")
@@ -60,6 +63,7 @@ class Store:
         self.scripts = scripts.Scripts(connection)
         self.queues = Queues(self.scripts)
         self.hooks = Hooks(self.scripts)
+        self.takes = Takes(self.scripts)
 
     # ---------------------------------------------------------------------------------------------- transitions
     def register(
@@ -74,8 +78,10 @@ class Store:
         max_sink_length: int,
         hold: bool = False,
         pull: bool = False,
+        listed: bool = True,
     ) -> int | None:
-        """The number of *service* in request ids, None when all 65,535 are taken."""
+        """The number of *service* in request ids, None when all 65,535 are taken. *listed*: the settings name it, and
+        go before what a client has enrolled it as."""
         number = self.scripts.call(
             "register",
             service,
@@ -88,6 +94,7 @@ class Store:
             max_sink_length,
             int(hold),
             int(pull),
+            int(listed),
         )
         return int(number) if number > 0 else None
 
@@ -106,10 +113,12 @@ class Store:
         rate: tuple[str, float, int] = ("", 0, 0),
         tags: str = "&",
         name: str = "",
+        only_pull: bool = False,
         own: Sequence[tuple[str, str]] = (),
     ) -> list[Any]:
         """Raw reply of submit.lua. *idempotency*: digest of the key, fingerprint; *rate*: whose, interval ms, burst;
-        *tags*: packed; *name*: the requestId that the client chose; *own*: further fields of the record."""
+        *tags*: packed; *name*: the requestId that the client chose; *only_pull*: not where requests are forwarded;
+        *own*: further fields of the record."""
         reply: list[Any] = self.scripts.call(
             "submit",
             service,
@@ -124,6 +133,7 @@ class Store:
             *rate,
             tags,
             name,
+            int(only_pull),
             *[part for field in own for part in field],
         )
         return reply
@@ -191,13 +201,20 @@ class Store:
         return Swept._make([found.unreported, True, *counts, bool(more_is_due)])
 
     def progress(
-        self, service: str, request_id: str, token: str, *, progress: str, lines: Iterable[tuple[str, str]]
+        self,
+        service: str,
+        request_id: str,
+        token: str,
+        *,
+        progress: str,
+        lines: Iterable[tuple[str, str]],
+        taker: str = "",
     ) -> bool:
-        """Whether the attempt with this progress token runs. *progress*: JSON or ''; *lines*: (level, message)."""
+        """Whether the attempt with this progress token runs; without a token, whether *taker* holds it, '' anybody.
+        *progress*: JSON or ''; *lines*: (level, message)."""
         flat = [part for line in lines for part in line]
-        return bool(
-            self.scripts.call("progress", service, request_id, token, progress, LOG_LINES_KEPT, LOG_BYTES_KEPT, *flat)
-        )
+        limits = LOG_LINES_KEPT, LOG_BYTES_KEPT
+        return bool(self.scripts.call("progress", service, request_id, token, progress, *limits, taker, *flat))
 
     def redrive(
         self, service: str, pairs: Iterable[tuple[str, str]], *, max_queue_length: int, deadline_in_ms: int

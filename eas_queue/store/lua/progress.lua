@@ -1,15 +1,18 @@
 #!lua
--- What a target says of a request while it works on it. Fenced: only the running attempt may.
--- ARGV[1] service  [2] id  [3] the attempt's progress token: sha1 of "progress " and the lease token
--- ARGV[4] progress, JSON ('' leaves it as it is)  [5] log lines kept  [6] bytes of them kept  [7..] level, message per line
+-- What a target or taker says of a request while it works on it. Fenced: only the running attempt may.
+-- ARGV[1] service  [2] id  [3] the attempt's progress token: sha1 of "progress " and the lease token; '' for takers
+-- ARGV[4] progress, JSON ('' leaves it as it is)  [5] log lines kept  [6] bytes of them kept  [7] taker ('' any)
+-- [8..] level, message per line
 -- RETURNS 1 taken | CODES 0 no such attempt runs (any more)
 local s, id = service(ARGV[1]), ARGV[2]
 local r = record(s, id)
-local f = redis.call('HMGET', r, 'state', 'token', 'events')
-if f[1] ~= 'running' or redis.sha1hex('progress ' .. f[2]) ~= ARGV[3] then return 0 end
+local f = redis.call('HMGET', r, 'state', 'token', 'events', 'taker')
+if f[1] ~= 'running' then return 0 end
+if ARGV[3] ~= '' and redis.sha1hex('progress ' .. f[2]) ~= ARGV[3] then return 0 end
+if ARGV[3] == '' and (not f[4] or (ARGV[7] ~= '' and f[4] ~= ARGV[7])) then return 0 end
 local event, lines = number(f[3]), {}
 local bytes = 0
-for i = 7, #ARGV, 2 do
+for i = 8, #ARGV, 2 do
   lines[#lines + 1] = table.concat({ event + #lines + 1, now, ARGV[i], ARGV[i + 1] }, ' ')
   bytes = bytes + #lines[#lines]
 end

@@ -9,7 +9,7 @@ local s, rows, bytes = service(ARGV[1]), {}, 0
 for i = 5, #ARGV, 2 do
   local id, new = ARGV[i], ARGV[i + 1]
   local r = record(s, id)
-  local f = redis.call('HMGET', r, 'class', 'meta', 'body', 'redriven_as', 'tags', 'name', 'attempts_most', 'hook')
+  local f = redis.call('HMGET', r, 'class', 'meta', 'body', 'redriven_as', 'tags', 'name', 'attempts_most', 'hook', 'about')
   if f[4] ~= new then
     if not f[3] or not redis.call('ZSCORE', s.rear, id) then
       new = ''
@@ -21,6 +21,7 @@ for i = 5, #ARGV, 2 do
       admit(s, new, tonumber(f[1]), tonumber(ARGV[3]), f[2], f[3], f[5] or '&', f[6] or '')
       if f[7] then redis.call('HSET', record(s, new), 'attempts_most', f[7]) end
       if f[8] then redis.call('HSET', record(s, new), 'hook', f[8]) end
+      if f[9] then redis.call('HSET', record(s, new), 'about', f[9]) end
       drop_item(s, queue(s, 'rear'), id)
       redis.call('HDEL', r, 'body')
       redis.call('HSET', r, 'redriven_as', new)

@@ -8,13 +8,16 @@
 -- ARGV[9] digest of the idempotency key ('' none)  [10] fingerprint of what is submitted
 -- ARGV[11] whose rate is limited ('' nobody's)  [12] ms between two submits  [13] how many may come at once
 -- ARGV[14] tags, as "&key=value&..&", both parts percent-encoded  [15] the requestId that the client chose ('' none)
--- ARGV[16..] what is its own instead of its service's: further fields of the record, name and value each
+-- ARGV[16] 1: only where consumers pull
+-- ARGV[17..] what is its own instead of its service's: further fields of the record, name and value each
 -- RETURNS {1, index, state, submitted_ms, id, replayed: 1 when the key had been used}
 -- | CODES {0, waiting} full, {-1} the service is not registered: do that first, {-2, ms} too fast: not before then,
--- {-3} the key was used for another submit
+-- {-3} the key was used for another submit, {-4} consumers do not pull from the service
 local name, id = ARGV[1], ARGV[2]
 local s = service(name)
 if not s.known or s.number ~= ARGV[3] then return { -1 } end
+
+if ARGV[16] == '1' and not s.pull then return { -4 } end
 
 local function answer(known, replayed)
   local before = redis.call('HMGET', record(s, known), 'index', 'state', 'submitted_ms')
@@ -46,7 +49,7 @@ if before >= tonumber(ARGV[6]) then return { 0, before } end
 if rate_key then redis.call('SET', rate_key, string.format('%.3f', full_at), 'PX', math.max(1, math.ceil(full_at - now))) end
 local class = tonumber(ARGV[4])
 local index = admit(s, id, class, tonumber(ARGV[5]), ARGV[7], ARGV[8], ARGV[14], ARGV[15])
-if ARGV[16] then redis.call('HSET', record(s, id), unpack(ARGV, 16)) end
+if ARGV[17] then redis.call('HSET', record(s, id), unpack(ARGV, 17)) end
 if key then
   redis.call('SET', key, id .. ' ' .. ARGV[10])
   redis.call('HSET', record(s, id), 'idem', ARGV[9])

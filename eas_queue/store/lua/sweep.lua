@@ -96,6 +96,29 @@ local function look_after(s, name)
   return from and now or next_ms
 end
 
+-- Whoever worked on a request has not been heard of in time.
+local function lapse(s, id)
+  local f = redis.call('HMGET', record(s, id), 'attempt', 'attempts_most', 'taker', 'deliveries_most', 'answer_by',
+    'deadline_ms')
+  local attempt, most, kind = number(f[1]), attempts_most(s, f[2]), 'WorkerLost'
+  local text = 'the worker that held attempt ' .. attempt .. ' was lost'
+  if f[3] then
+    if f[5] and tonumber(f[6]) <= now then return end_late(s, id, 'running') end
+    kind, text = 'TakerLost', 'the taker of attempt ' .. attempt .. ' did not complete it in time'
+    if f[4] and f[4] ~= '' and most > 1 then most = f[4] == '-1' and math.huge or tonumber(f[4]) end
+  end
+  free_slot(s, id)
+  if attempt >= most then
+    finish_record(s, id, 'failed', { 'status_code', '502', 'from_target', '0', 'error_type', kind, 'error', text },
+      'FAILURE', failure_json(kind, text, 'eas_queue.engine.errors'))
+    dead_letter(s, id)
+    leave_report(s, id, 'failed')
+  else
+    redis.call('HSET', record(s, id), 'error_type', kind, 'error', text)
+    requeue(s, id, 0)
+  end
+end
+
 -- Consumers whose process has died.
 for _, process in ipairs(redis.call('ZRANGE', WATCHERS, '-inf', now, 'BYSCORE', 'LIMIT', 0, 10)) do
   local watches = WATCHES_PREFIX .. process
@@ -116,20 +139,8 @@ for _, name in ipairs(names) do
   if left <= 0 then break end -- it stays due
   local s = service(name)
   for _, id in ipairs(up_to_now(s.lease)) do
-    free_slot(s, id)
     lapsed = lapsed + 1
-    local f = redis.call('HMGET', record(s, id), 'attempt', 'attempts_most')
-    local attempt = number(f[1])
-    local text = 'the worker that held attempt ' .. attempt .. ' was lost'
-    if attempt >= attempts_most(s, f[2]) then
-      finish_record(s, id, 'failed', { 'status_code', '502', 'from_target', '0', 'error_type', 'WorkerLost', 'error', text },
-        'FAILURE', failure_json('WorkerLost', text, 'eas_queue.engine.errors'))
-      dead_letter(s, id)
-      leave_report(s, id, 'failed')
-    else
-      redis.call('HSET', record(s, id), 'error_type', 'WorkerLost', 'error', text)
-      requeue(s, id, 0)
-    end
+    lapse(s, id)
   end
   for _, member in ipairs(up_to_now(s.ghost)) do -- its holder died, and will not tell Flower that it was cancelled
     redis.call('ZREM', s.ghost, member)

@@ -42,7 +42,7 @@ local function end_request(s, id, state, outcome, fields, celery_status, celery_
   local is_reported = state == 'queued'
   if state == 'running' then
     free_slot(s, id)
-    if free_window(s, id) then
+    if free_window(s, id) or redis.call('HDEL', record(s, id), 'taker') == 1 then
       is_reported = true
     else
       local token = redis.call('HGET', record(s, id), 'token')
@@ -54,6 +54,12 @@ local function end_request(s, id, state, outcome, fields, celery_status, celery_
   finish_record(s, id, outcome, fields, celery_status, celery_json, nil, is_unlisted)
   if is_reported then leave_report(s, id, outcome) end
   touch(s)
+end
+
+-- Nobody has answered it in time, though it waits again, or is somebody's still.
+local function end_late(s, id, state)
+  end_request(s, id, state, 'expired', { 'error_type', 'Expired', 'error', 'it was not answered before its deadline' },
+    'REVOKED', failure_json('TaskRevokedError', 'expired', 'celery.exceptions'))
 end
 
 local function cancel_request(s, id, state, why)

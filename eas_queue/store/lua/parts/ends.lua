@@ -75,12 +75,15 @@ local function finish_record(s, id, state, fields, celery_status, celery_json, h
   set('events', number(had[1]) + 1)
   redis.call('HSET', r, 'state', state, 'finished_ms', now, unpack(fields))
   -- only dead letters may be sent again
-  if stays or state == 'failed' and not had[6] then redis.call('HDEL', r, 'token')
-  else redis.call('HDEL', r, 'token', 'body') end
+  if stays or state == 'failed' and not had[6] then redis.call('HDEL', r, 'token', 'taker')
+  else redis.call('HDEL', r, 'token', 'taker', 'body') end
   if had[2] then redis.call('PEXPIRE', s.idempotency .. had[2], lives_ms) end
   if had[3] then redis.call('PEXPIRE', s.logs .. id, lives_ms) end
   redis.call('PEXPIRE', r, lives_ms)
-  if had[7] then webhooks().leave(s, id, had[7], lives_ms) end
+  if had[7] then webhooks().leave(s, id, state, had[7], lives_ms) end
+  if s.pull and (state == 'succeeded' or state == 'failed') then
+    redis.call('HINCRBY', s.cfg, 'done' .. (number(had[4]) > NORMAL and 1 or 0), 1)
+  end
   celery_record(id, celery_status, celery_json, lives_ms)
   redis.call('PUBLISH', NOTE_PREFIX .. id, state)
 end
@@ -115,7 +118,7 @@ end
 local function requeue(s, id, delay_ms)
   local r = record(s, id)
   local f = redis.call('HMGET', r, 'class', 'index', 'deadline_ms')
-  redis.call('HDEL', r, 'token')
+  redis.call('HDEL', r, 'token', 'taker')
   if delay_ms > 0 then
     redis.call('HSET', r, 'state', 'queued', 'not_before_ms', now + delay_ms)
     redis.call('ZADD', s.delay, now + delay_ms, id)

@@ -36,8 +36,10 @@ local function webhooks()
   end
 
   -- In the step that ends a request. hook: the record's field; lives_ms: how long the record lives on.
-  local function leave_hook(s, id, hook, lives_ms)
-    local to = cjson.decode(hook).to
+  local function leave_hook(s, id, state, hook, lives_ms)
+    local asked = cjson.decode(hook)
+    if asked.answers_only and state ~= 'succeeded' and state ~= 'failed' then return end
+    local to = asked.to
     redis.call('HSET', s.hook .. id, 'state', 'pending', 'to', to, 'attempts', 0, 'created_ms', now, 'next_ms', now)
     redis.call('PEXPIRE', s.hook .. id, lives_ms + HOOK_OUTLIVES_MS)
     redis.call('ZADD', s.hooks, redis.call('HINCRBY', s.seq, 'hooks', 1), id)

@@ -35,6 +35,7 @@ local function admit(s, id, class, deadline_in_ms, meta, body, tags, name)
     'meta', meta, 'body', body, 'tags', tags)
   if name ~= '' then redis.call('HSET', record(s, id), 'name', name) end
   redis.call('ZADD', s.wait, score_of(class, index), id)
+  if s.pull then redis.call('HINCRBY', s.cfg, 'put' .. (class > NORMAL and 1 or 0), 1) end
   if deadline_in_ms > 0 then
     redis.call('HSET', record(s, id), 'deadline_ms', now + deadline_in_ms)
     redis.call('ZADD', s.dl, now + deadline_in_ms, id)
