@@ -16,7 +16,7 @@ from typing import Any
 
 import redis
 
-from benchmarks import taking
+from benchmarks import noop_app, taking
 from benchmarks.meter import Meter, percentile
 from benchmarks.parts.part import Column, Goal, Part, Row, Sample, Sizes, Table
 from benchmarks.sides import TUNED_WORKER, Void
@@ -121,8 +121,6 @@ def _ours(row: str, sizes: Sizes) -> Sample:
 
 def _celery(row: str, sizes: Sizes) -> Sample:
     """*sizes.taken* no-op messages, published as Celery does it; from the first execution to the last."""
-    from benchmarks import noop_app
-
     with contextlib.ExitStack() as stack:
         server = RedisServer(maxmemory_bytes=4 * 2**30).start()
         stack.callback(server.stop)
