@@ -31,7 +31,7 @@ celery_app.conf.update(
 _executed = itertools.count(1)
 
 
-@celery_app.task(name="noop")
+@celery_app.task(name="noop")  # type: ignore[untyped-decorator]
 def noop() -> None:
     number = next(_executed)
     if number in (1, COUNT):

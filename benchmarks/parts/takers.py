@@ -88,9 +88,7 @@ def _empty(port: int, connection: redis.Redis, meters: dict[str, list[int]], tak
     play(port, [taking.taking_nothing(calls, lambda: len(took_s) < BATCH // 10, took_s) for _ in range(takers)])
     took_s.clear()
     meter, end = Meter(connection, meters), time.perf_counter() + seconds
-    took = play(
-        port, [taking.taking_nothing(calls, lambda: time.perf_counter() < end, took_s) for _ in range(takers)]
-    )
+    took = play(port, [taking.taking_nothing(calls, lambda: time.perf_counter() < end, took_s) for _ in range(takers)])
     costs, took_ms = meter.per(len(took_s)), sorted(each * 1000 for each in took_s)
     return {f"empty_{name}": cost for name, cost in costs.items()} | {
         "takes": len(took_ms) / took,
