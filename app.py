@@ -10,7 +10,7 @@ import logging
 from flask import Flask
 
 import config
-from eas_queue.dialects import eas, fal, native
+from eas_queue.dialects import bella, eas, fal, native
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.receivers import Webhooks
 from eas_queue.reload import Reload
@@ -47,6 +47,13 @@ def create_app(settings: config.Settings | None = None) -> Flask:
             max_wait_s=settings.max_wait_s,
             queue_host=settings.fal_queue_host or "",
             run_host=settings.fal_sync_host or "",
+        ),
+        bella.dialect(
+            engine,
+            access,
+            max_wait_s=settings.max_wait_s,
+            max_result_bytes=settings.max_result_bytes,
+            fifo_most=settings.bella_fifo_most,
         ),
         native.dialect(engine, access, base_url=base_url, max_wait_s=settings.max_wait_s, jwks=signatures.jwks),
     ]

@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     fal_sync_host: str | None = Field(
         None, description="a host name under which fal clients reach the synchronous host without the prefix /fal-run"
     )
+    bella_fifo_most: int = Field(
+        10, ge=1, le=1000, description="tasks that one take of bella-queue's API gets with the strategy fifo"
+    )
     public_base_url: str | None = Field(None, description="how clients reach the service; unset: links are relative")
     callback_base_url: str | None = Field(
         None, description="how targets reach the web to report progress; unset: PUBLIC_BASE_URL, else this host's PORT"

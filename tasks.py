@@ -14,10 +14,12 @@ from kombu.entity import Queue
 from kombu.utils.scheduling import priority_cycle
 
 import config
+from eas_queue.dialects.bella import webhook as bella_webhook
 from eas_queue.dialects.fal import webhook as fal_webhook
 from eas_queue.dialects.native import webhook as native_webhook
 from eas_queue.dialects.native.progress import PREFIX as PROGRESS_PATH
 from eas_queue.engine.engine import Engine
+from eas_queue.engine.request import Webhook
 from eas_queue.reload import Bell, Reload
 from eas_queue.store import keys, kick
 from eas_queue.store.client import Client
@@ -118,11 +120,16 @@ def _styles(engine: Engine, secrets: tuple[str, ...]) -> dict[str, Style]:
     if not secrets:
         return {}
     signatures = Signatures(secrets)
+
+    def standard(_: Webhook, request_id: str, at_s: int, body: bytes) -> dict[str, str]:
+        return signatures.standard(request_id, at_s, body)
+
     return {
         native_webhook.STYLE: Style(
             native_webhook.renderer(engine, settings.public_base_url or ""),
-            lambda _, request_id, at_s, body: signatures.standard(request_id, at_s, body),
+            standard,
         ),
+        bella_webhook.STYLE: Style(bella_webhook.renderer(engine), standard),
         fal_webhook.STYLE: Style(
             lambda request: fal_webhook.render(request, engine.result_body(request) if request.from_target else None),
             functools.partial(fal_webhook.headers, sign=signatures.ed25519),

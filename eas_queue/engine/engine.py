@@ -176,6 +176,11 @@ class Engine:
         return self.store.result_body(request.service, request.request_id) or b""
 
     @translated
+    def request_body(self, request: Request) -> bytes:
+        """What was submitted, byte for byte; empty where it is not kept any more."""
+        return self.store.request_body(request.service, request.request_id) or b""
+
+    @translated
     def cancel(self, service_name: str, request_id: str) -> State:
         """Cancel, durably and with or without workers; returns the state the request was in.
 

@@ -164,10 +164,14 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class ProgressNote:
-    """What a target says of a request: *progress*, a JSON object as text ('' none), and (level, message) lines."""
+    """What a target says of a request: *progress*, a JSON object as text ('' none), and (level, message) lines.
+
+    *is_stream*: the lines are what somebody reads as it comes, so that more of them are kept.
+    """
 
     progress: str
     lines: tuple[tuple[str, str], ...]
+    is_stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)

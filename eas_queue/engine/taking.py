@@ -145,7 +145,13 @@ class Takes:
         """What a taker says of what it works on. Raises NotTaken."""
         service = self._service_of(request_id)
         if not self._engine.store.progress(
-            service, request_id, "", progress=note.progress, lines=note.lines, taker=taker
+            service,
+            request_id,
+            "",
+            progress=note.progress,
+            lines=note.lines,
+            taker=taker,
+            is_stream=note.is_stream,
         ):
             raise errors.NotTaken(request_id)
 

@@ -46,6 +46,7 @@ LETTER_FIELDS = ("finished_ms", "attempt", "status_code", "error_type", "error",
 SWEEP_ITEMS_MAX = 1000  # some 30 ms of the server
 LOG_LINES_KEPT = 500  # per request; earlier ones are dropped
 LOG_BYTES_KEPT = 1_048_576
+STREAM_LINES_KEPT, STREAM_BYTES_KEPT = 10_000, 16_777_216  # where each of them is to be read
 
 
 def _leased(rows: Iterable[Sequence[Any]]) -> list[Leased]:
@@ -209,11 +210,12 @@ class Store:
         progress: str,
         lines: Iterable[tuple[str, str]],
         taker: str = "",
+        is_stream: bool = False,
     ) -> bool:
         """Whether the attempt with this progress token runs; without a token, whether *taker* holds it, '' anybody.
-        *progress*: JSON or ''; *lines*: (level, message)."""
+        *progress*: JSON or ''; *lines*: (level, message); *is_stream*: STREAM_.. of them are kept."""
         flat = [part for line in lines for part in line]
-        limits = LOG_LINES_KEPT, LOG_BYTES_KEPT
+        limits = (STREAM_LINES_KEPT, STREAM_BYTES_KEPT) if is_stream else (LOG_LINES_KEPT, LOG_BYTES_KEPT)
         return bool(self.scripts.call("progress", service, request_id, token, progress, *limits, taker, *flat))
 
     def redrive(
@@ -305,6 +307,11 @@ class Store:
     def result_body(self, service: str, request_id: str) -> bytes | None:
         """The kept answer, None when there is none."""
         body: bytes | None = scripts.guard(self.client.redis.hget, keys.record_key(service, request_id), "result")
+        return body
+
+    def request_body(self, service: str, request_id: str) -> bytes | None:
+        """What was submitted, None when it is not kept any more."""
+        body: bytes | None = scripts.guard(self.client.redis.hget, keys.record_key(service, request_id), "body")
         return body
 
     def service_of_number(self, number: int) -> str | None:

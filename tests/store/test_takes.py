@@ -23,8 +23,8 @@ def lanes(*names: str) -> list[Lane]:
     return [Lane(name[:-2], name.endswith(":0")) for name in names]
 
 
-def take(drive: Driver, *names: str, most: int = 1, strategy: str = "fifo", lease_ms: int = 0, **more: Any) -> list[str]:
-    return [each.request_id for each in taken(drive, *names, most=most, strategy=strategy, lease_ms=lease_ms, **more)]
+def take(drive: Driver, *names: str, **options: Any) -> list[str]:
+    return [each.request_id for each in taken(drive, *names, **options)]
 
 
 def taken(

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,7 +179,7 @@ def test_the_same_user_twice_is_refused_and_another_one_is_not(queue: Queue) -> 
     await_condition(lambda: queue.json("count") == [{"count": 0}], what="it is committed")
     queue.put("-d", "y", "--tags", "for=ann")
     other = queue.start_watch("--user", "ann", "--index-only")
-    time.sleep(0.5)
+    await_condition(lambda: queue.json("info")[0]["consumers.status.total"] == "2", what="both watch")
     assert [item["text"] for item in stopped(watch)[0]] == ["x", "y"]
     assert stopped(other)[0] == []
 

@@ -193,7 +193,7 @@ def test_webhooks_are_listed_from_the_end_on_without_what_may_be_secret(front: F
     first, second = submit(front, receiver), submit(front, receiver)
     for request_id in (first, second):
         await_state(front, request_id, "delivered")
-    index = ask(front, f"/{first}").json["index"]
+    index = min(ask(front, f"/{each}").json["index"] for each in (first, second))  # they end in any order
 
     page = ask(front, f"?after={index - 1}&limit=2").json
 

@@ -1,0 +1,55 @@
+"""The answer to a streaming put: what the worker says as it says it, until the task is completed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+
+from flask import Response
+
+from eas_queue.dialects.bella.parameters import EVENT
+from eas_queue.engine import errors
+from eas_queue.engine.engine import Engine
+from eas_queue.engine.following import follow
+from eas_queue.engine.request import Request
+
+PING = ": ping\n\n"
+
+
+def response(engine: Engine, first: Request, *, is_gone: Callable[[], bool]) -> Response:
+    """Each event of the task's worker. Who leaves before the end has it cancelled."""
+
+    def events() -> Iterator[str]:
+        yield ": waiting\n\n"  # the head goes out now
+        has_ended = False
+        changes = follow(engine, first, after=-1, is_gone=is_gone, every_line=True)
+        try:
+            for change in changes:
+                if change is None:
+                    yield PING
+                    continue
+                has_ended = change.request.state.is_terminal
+                for line in change.lines:
+                    if line.level == EVENT:
+                        yield _event(line.message)
+        except errors.Unavailable:
+            pass
+        finally:
+            changes.close()
+            if not has_ended:
+                with contextlib.suppress(errors.EngineError):
+                    engine.abandon(first.service, first.request_id)
+
+    found = Response(events(), content_type="text/event-stream; charset=utf-8")
+    found.headers["Cache-Control"] = "no-cache"
+    found.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
+    return found
+
+
+def _event(message: str) -> str:
+    content = json.loads(message)
+    data = content["data"]
+    text = data.removeprefix("data:").strip(" ") if isinstance(data, str) else json.dumps(data)
+    lines = [f"{name}:{content[name]}" for name in ("id", "event") if content[name] is not None]
+    return "\n".join(lines + [f"data:{line}" for line in text.splitlines() or [""]]) + "\n\n"
