@@ -21,6 +21,7 @@ from benchmarks.meter import Meter, percentile
 from benchmarks.parts.part import Column, Goal, Part, Row, Sample, Sizes, Table
 from benchmarks.sides import TUNED_WORKER, Void
 from benchmarks.taking import Calls, Taken, play
+from eas_queue.dialects.bella import names
 from eas_queue.store import keys
 from tests.support.installation import TOKEN, Installation, await_condition
 from tests.support.server import RedisServer
@@ -45,10 +46,6 @@ POOLS = {SOLO: "-P solo", PREFORK: "-P prefork -c 1"}
 SIZES = {DRAIN_1_KB: 1000}  # bytes of text in a task
 
 
-def _request_id(task_id: str) -> str:
-    return "".join(task_id.split("-")[-2:])
-
-
 def _verify(connection: Any, port: int, calls: Calls, put: list[str], taken: Taken, *, completes: bool) -> None:
     """Each of *put* was given to one taker once, and has that taker's result. Raises Void."""
     if len(set(put)) != len(put) or taken.times.keys() != set(put) or taken.times.total() != len(put):
@@ -56,7 +53,7 @@ def _verify(connection: Any, port: int, calls: Calls, put: list[str], taken: Tak
     for i in range(0, len(put), BATCH):
         some, pipeline = put[i : i + BATCH], connection.pipeline(transaction=False)
         for task_id in some:
-            pipeline.hmget(keys.record_key(taking.QUEUE, _request_id(task_id)), "state", "result")
+            pipeline.hmget(keys.record_key(taking.QUEUE, names.request_id(task_id)), "state", "result")
         for task_id, (state, result) in zip(some, pipeline.execute(), strict=True):
             wanted = (b"succeeded", taken.results[task_id]) if completes else (b"running", None)
             if (state, result) != wanted:

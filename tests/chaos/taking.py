@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -182,7 +183,8 @@ class Site:
 
 
 def request_id(task_id: str) -> str:
-    return "".join(task_id.split("-")[-2:])
+    """The last two parts of a task's id are its request's."""
+    return str(uuid.UUID("".join(task_id.split("-")[-2:])))
 
 
 @contextlib.contextmanager
