@@ -29,7 +29,8 @@ from tests.support.server import RedisServer
 PUTTERS = 16
 BATCH = 1000
 NOOP_S = 180  # the most that the Celery worker may take
-DRAINED_WANTED, TAKEN_WANTED, TRIPS_WANTED = 1, 5, 1
+DRAINED_WANTED, TAKEN_WANTED = 1, 5
+TRIPS_WANTED = 1.01  # the web has some of its own, a few a minute
 DRAIN, DRAIN_1_KB, TAKE = "drain", "drain 1 KB", "take alone"
 EMPTY_ONE, EMPTY = "empty, 1 taker", "empty"
 SOLO, PREFORK = "celery solo", "celery prefork"
