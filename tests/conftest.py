@@ -25,6 +25,25 @@ _SETTINGS = {
 for _name in _SETTINGS:
     os.environ.pop(_name, None)  # a developer's own settings must not change what tests see
 
+# What takes longest begins first, so that no process of several is left with it at the end.
+LONG = (
+    "tests/acceptance/test_readme.py",
+    "tests/store/test_properties.py",
+    "tests/webhooks/test_story.py",
+    "tests/acceptance/test_watchdog.py",
+    "tests/chaos/",
+    "tests/acceptance/",
+    "tests/webhooks/",
+    "tests/benchmarks/",
+    "tests/stream/",
+    "tests/store/",
+    "tests/support/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((i for i, begin in enumerate(LONG) if item.nodeid.startswith(begin)), len(LONG)))
+
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:

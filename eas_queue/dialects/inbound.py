@@ -61,7 +61,7 @@ def submission(
         headers=headers,
         priority=_priority(request) if priority is None else priority,
         deadline_s=_deadline_s(request),
-        idempotency_key=_idempotency_key(request),
+        idempotency_key=idempotency_key(request),
         caller=caller,
         tags=_packed_tags(forwarded, headers, "" if "CONTENT_TYPE" in request.environ else sniffed(body)),
     )
@@ -266,7 +266,8 @@ def _deadline_s(request: Request) -> float | None:
     return float(value)
 
 
-def _idempotency_key(request: Request) -> str:
+def idempotency_key(request: Request) -> str:
+    """`Idempotency-Key`, '' where there is none. Raises InvalidRequest."""
     value: str | None = request.environ.get("HTTP_IDEMPOTENCY_KEY")  # servers join repeated headers with a comma
     if value is None:
         return ""

@@ -18,7 +18,7 @@ from eas_queue.store import client, errors, keys, kick
 
 FOLDER = Path(__file__).parent / "lua"
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.lua") if path.stem != "prelude"))
-PARTS = ("items", "groups", "hooks", "ends", "claims", "consumers")  # each may use those before it
+PARTS = ("items", "groups", "hooks", "ends", "claims", "outcomes", "consumers")  # each may use those before it
 SHARED_BYTES_MOST = 262_144  # a larger body has a connection to itself: others must not wait for it on a slow network
 INDEX_JUMP = 1_000_000  # more than a server can hand out in the second that `appendfsync everysec` may lose
 

@@ -309,10 +309,11 @@ class Store:
         body: bytes | None = scripts.guard(self.client.redis.hget, keys.record_key(service, request_id), "result")
         return body
 
-    def request_body(self, service: str, request_id: str) -> bytes | None:
-        """What was submitted, None when it is not kept any more."""
-        body: bytes | None = scripts.guard(self.client.redis.hget, keys.record_key(service, request_id), "body")
-        return body
+    def submitted(self, service: str, request_id: str) -> tuple[bytes | None, bytes | None]:
+        """(meta, body) of a request, None for what is not kept any more."""
+        key = keys.record_key(service, request_id)
+        meta, body = scripts.guard(self.client.redis.hmget, key, ["meta", "body"])
+        return meta, body
 
     def service_of_number(self, number: int) -> str | None:
         name: bytes | None = scripts.guard(self.client.redis.hget, keys.NUMBERS, str(number))

@@ -19,7 +19,7 @@ LOST = "TakerLost"  # error_type of what was given out as often as its takers al
 
 
 def kept(text: str, span: tuple[int, int] | None = None, *, is_coded: bool = False) -> str:
-    """The map without its body, and where that stood."""
+    """The map without its body, and where that stood; all of the map where the body can't be put there again."""
     if span is None:
         return json.dumps({"around": text})
     start, end = span
@@ -31,7 +31,9 @@ def decoded(value: Any) -> tuple[bytes, str] | None:
     if not isinstance(value, dict) or set(value) - {"content_type"} != {"body_base64"}:
         return None
     text, kind = value["body_base64"], value.get("content_type") or ""
-    if not isinstance(text, str) or not isinstance(kind, str) or not inbound.is_header("content-type", kind):
+    if not isinstance(text, str) or not isinstance(kind, str):
+        return None
+    if not kind.isascii() or not inbound.is_header("content-type", kind):
         return None
     try:
         return base64.b64decode(text, validate=True), kind

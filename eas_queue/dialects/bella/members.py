@@ -11,6 +11,8 @@ from eas_queue.engine import errors
 
 # More values take a second and more to read, in which nobody else is served. A text, however long, is one value.
 VALUES_MOST = 200_000
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_DIGITS_MOST = 4000  # of a number that Python makes from a text; the text itself is handed on in any case
 _BLANK = re.compile(r"[ \t\n\r]*")
 
 
@@ -18,7 +20,11 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse)
+def _number(digits: str) -> int | float:
+    return int(digits) if len(digits) < _DIGITS_MOST else float(digits)
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse, parse_int=_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,7 @@ class Members:
     @classmethod
     def of(cls, body: bytes) -> Members:
         """Raises InvalidRequest for what is not one JSON object in UTF-8, or has more than VALUES_MOST values."""
-        if body.count(b",") + body.count(b"[") + body.count(b"{") > VALUES_MOST:
+        if _has_too_many(body):
             raise errors.InvalidRequest(
                 f"the body has more than {VALUES_MOST:,} values, which is not read: nothing was stored. "
                 'Send many numbers as one text, like {"body_base64": ".."}'
@@ -47,6 +53,15 @@ class Members:
             return _members(text)
         except (ValueError, RecursionError) as exc:
             raise errors.InvalidRequest(f"the body is not a JSON object: {exc}") from exc
+
+
+def _has_too_many(body: bytes) -> bool:
+    def marks(text: bytes) -> int:
+        return text.count(b",") + text.count(b"[") + text.count(b"{")
+
+    if marks(body) <= VALUES_MOST:
+        return False
+    return body.count(b'"') > 2 * VALUES_MOST or marks(_TEXT.sub(b"", body)) > VALUES_MOST
 
 
 def _members(text: str) -> Members:

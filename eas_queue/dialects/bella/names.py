@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime
 
 from eas_queue.engine import errors, ids
+from eas_queue.engine.service import NAME
 from eas_queue.engine.taking import Lane
 
 HIGH, NORMAL = 0, 1  # levels; level 0 is what somebody waits for
@@ -43,7 +44,7 @@ def level_of(priority_class: int) -> int:
 def lane(name: str) -> Lane:
     """Of `name:level`. Raises InvalidRequest."""
     queue, colon, level = name.rpartition(":")
-    if not colon or ":" in queue or not queue:
+    if not colon or NAME.fullmatch(queue) is None:
         raise errors.InvalidRequest(f"{name[:140]!r} is not a queue and its level, like orders:1")
     if level not in ("0", "1"):
         raise errors.InvalidRequest(f"Unknown queue level: {level[:20]} (there are 0 and 1)")

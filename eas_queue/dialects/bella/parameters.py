@@ -27,6 +27,7 @@ EVENT = "event"  # the level of log lines that are a stream's events
 EVENTS_MOST = 100
 JSON = ("Content-Type", "application/json")
 _PRINTABLE = re.compile(r"[!-~]{1,128}")
+_ONE_LINE = re.compile(r"[^\r\n\0]*")
 _HELD = ("blocking", "streaming")
 
 
@@ -41,11 +42,12 @@ class Put:
     submission: Submission
 
 
-def put(content: Members, caller: Caller, *, held_most_s: float) -> Put:
-    """*held_most_s*: how long a connection may be held. Raises InvalidRequest."""
+def put(content: Members, caller: Caller, *, held_most_s: float, idempotency_key: str = "") -> Put:
+    """*held_most_s*: how long a connection may be held. *idempotency_key*: counts where nobody waits for the answer,
+    because who waits and leaves early has the task cancelled. Raises InvalidRequest."""
     values = content.values
-    mode = values.get("response_mode", "callback")
-    if mode not in names.MODES:
+    mode = "callback" if values.get("response_mode") is None else values["response_mode"]
+    if not isinstance(mode, str) or mode not in names.MODES:
         raise errors.InvalidRequest(f"response_mode {_shown(mode)} is none of {', '.join(names.MODES)}")
     queue, endpoint = _text(values, "queue"), _text(values, "endpoint", ENDPOINT_MOST)
     if not queue:
@@ -65,6 +67,7 @@ def put(content: Members, caller: Caller, *, held_most_s: float) -> Put:
         headers=(JSON,),
         priority=1 if level == names.HIGH else 0,
         deadline_s=timeout_s,
+        idempotency_key="" if mode in _HELD else idempotency_key,
         caller=caller,
         webhook=Webhook(url, STYLE, answers_only=True) if url and mode == "callback" else None,
         answer_by=True,
@@ -88,7 +91,7 @@ def take(content: Members, caller: Caller, *, fifo_most: int) -> tuple[tuple[str
         raise errors.InvalidRequest("size is missing")
     size = min(_whole(values, "size"), SIZE_MOST)
     found = values.get("strategy", Strategy.FIFO.value)
-    if found not in list(Strategy):
+    if not isinstance(found, str) or found not in list(Strategy):
         raise errors.InvalidRequest(f"No enum constant {_shown(found)}: strategy is one of {', '.join(Strategy)}")
     strategy = Strategy(found)
     retries = _whole(values, "process_max_retries", least=-1)
@@ -121,10 +124,12 @@ def complete(content: Members) -> tuple[Answer, str]:
     if "body" not in content.spans:
         return Answer(code, (JSON,), b"{}"), answers.kept(content.text)
     coded = answers.decoded(content.values["body"])
-    about = answers.kept(content.text, content.spans["body"], is_coded=coded is not None)
+    raw, span = content.raw("body"), content.spans["body"]
     if coded is None:
-        return Answer(code, (JSON,), content.raw("body").encode()), about
+        return Answer(code, (JSON,), raw.encode()), answers.kept(content.text, span)
     body, kind = coded
+    can_be_made_again = raw == answers.coded(body, kind)
+    about = answers.kept(content.text, span, is_coded=True) if can_be_made_again else answers.kept(content.text)
     return Answer(code, (("Content-Type", kind),) if kind else (), body), about
 
 
@@ -155,7 +160,8 @@ def _event(event: Any) -> str:
         raise errors.InvalidRequest(f"an event is like {text}")
     shown = {"id": event.get("eventId"), "event": event.get("eventName"), "data": event["eventData"]}
     for name in ("id", "event"):
-        if shown[name] is not None and not (isinstance(shown[name], (str, int)) and "\n" not in str(shown[name])):
+        value = shown[name]
+        if value is not None and not (isinstance(value, (str, int)) and _ONE_LINE.fullmatch(str(value))):
             raise errors.InvalidRequest(f"an event's {name} must be a text of one line, or a number")
     return json.dumps(shown, separators=(",", ":"))
 

@@ -34,14 +34,6 @@ class Limits:
     fifo_most: int
 
 
-class _NotRegistered(errors.InvalidRequest):
-    def __init__(self, queue: str) -> None:
-        super().__init__(
-            f"Queue not registered: {queue} (POST {PREFIX}/register makes one, or the operator by "
-            f'[services.{queue}] with mode = "pull")'
-        )
-
-
 def blueprint(engine: Engine, access: Access, limits: Limits) -> Blueprint:
     """The routes under PREFIX."""
     routes = Blueprint("bella", __name__, url_prefix=PREFIX)
@@ -79,7 +71,7 @@ def blueprint(engine: Engine, access: Access, limits: Limits) -> Blueprint:
         try:
             found = engine.takes.standing(queue)
         except (errors.NotPulled, errors.ServiceNotFound):
-            return _error(404, str(_NotRegistered(queue[:140])))
+            return _error(404, _unregistered(queue))
         return _json({"endpoint": found.endpoint, "queue": queue})
 
     @routes.get("/<name>/stats")
@@ -90,7 +82,7 @@ def blueprint(engine: Engine, access: Access, limits: Limits) -> Blueprint:
         try:
             found = engine.takes.standing(lane.service, is_high=lane.is_high)
         except (errors.NotPulled, errors.ServiceNotFound):
-            return _error(404, str(_NotRegistered(name[:140])))
+            return _error(404, _unregistered(lane.service))
         return _json(schema.standing_json(lane, found, datetime.now(UTC)))
 
     @routes.get("/eventbus")
@@ -101,12 +93,13 @@ def blueprint(engine: Engine, access: Access, limits: Limits) -> Blueprint:
     @routes.post("/put")
     def put() -> Response:
         caller = allow(Role.SUBMIT)
-        asked = parameters.put(_members(), caller, held_most_s=limits.max_wait_s)
+        key = inbound.idempotency_key(request)
+        asked = parameters.put(_members(), caller, held_most_s=limits.max_wait_s, idempotency_key=key)
         allow(Role.SUBMIT, asked.queue)
         try:
             receipt = engine.submit(asked.queue, asked.submission)
         except (errors.NotPulled, errors.ServiceNotFound) as exc:
-            raise _NotRegistered(asked.queue) from exc
+            raise errors.InvalidRequest(_unregistered(asked.queue)) from exc
         if asked.mode == "streaming":
             first = engine.look_anyway(receipt.service, receipt.request_id)
             return stream.response(engine, first, is_gone=inbound.gone_check(request))
@@ -126,7 +119,7 @@ def blueprint(engine: Engine, access: Access, limits: Limits) -> Blueprint:
         try:
             taken = engine.takes.take(wanted, is_gone=inbound.gone_check(request))
         except (errors.NotPulled, errors.ServiceNotFound) as exc:
-            raise _NotRegistered(exc.service) from exc
+            raise errors.InvalidRequest(_unregistered(exc.service)) from exc
         tasks: dict[str, list[str]] = {}
         for each in taken:
             tasks.setdefault(queues[each.lane], []).append(schema.taken_json(each, wanted.lanes[each.lane]))
@@ -179,9 +172,16 @@ def blueprint(engine: Engine, access: Access, limits: Limits) -> Blueprint:
     def get(task: str) -> Response:
         found = engine.look_anyway(*allow_task(Role.READ, task))
         result = answers.result(found, schema.task_id(found), engine.result_body(found))
-        return _text(schema.task_json(found, _endpoint(engine, found), engine.request_body(found), result))
+        return _text(schema.task_json(found, _endpoint(engine, found), *engine.submitted(found), result))
 
     return routes
+
+
+def _unregistered(queue: str) -> str:
+    return (
+        f"Queue not registered: {queue[:128]} (POST {PREFIX}/register makes one; its operator, "
+        f'[services.{queue[:128]}] with mode = "pull")'
+    )
 
 
 def _endpoint(engine: Engine, found: Request) -> str:
@@ -216,13 +216,13 @@ def _held(engine: Engine, service: str, request_id: str, timeout_s: float) -> Re
         return _error(409, "the task was cancelled")
     if found.state is State.FAILED and found.error_type != answers.LOST:
         return _error(found.status_code or 500, found.error)
-    return Response(status=408)
+    return _empty(408)
 
 
 def render_error(failure: Failure) -> Response:
     """`{"code": .., "message": .., "timestamp": ..}`; a caller that nobody knows gets no words."""
     if failure.status == 401:
-        response = Response(status=401)
+        response = _empty(401)
         response.headers["WWW-Authenticate"] = 'Bearer realm="eas_queue"'
         return response
     response = _error(failure.status, "Queue full" if failure.code == errors.QueueFull.code else failure.detail)
@@ -230,6 +230,12 @@ def render_error(failure: Failure) -> Response:
         response.headers[name] = value
     if failure.retry_after_s is not None:
         response.headers["Retry-After"] = str(failure.retry_after_s)
+    return response
+
+
+def _empty(code: int) -> Response:
+    response = Response(status=code)
+    del response.headers["Content-Type"]
     return response
 
 

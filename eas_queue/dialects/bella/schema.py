@@ -38,29 +38,24 @@ def task_id(request: Request) -> str:
 def taken_json(taken: Taken, lane: Lane) -> str:
     """A task as a take gives it. Its data stands there as it was put."""
     about, level = _about(taken.about), names.HIGH if lane.is_high else names.NORMAL
-    data, endpoint = taken.body.decode() if about else "", taken.endpoint
-    if about is None:
-        meta = json.loads(taken.meta)
-        kind = next((value for name, value in meta["headers"] if name.lower() == "content-type"), "")
-        data = answers.as_object(taken.body, kind)
-        endpoint += "/" + meta["path"] if meta["path"] else ""
-        endpoint += "?" + meta["query"] if meta["query"] else ""
+    endpoint, data = _endpoint_and_data(about, taken.endpoint, taken.meta, taken.body)
     facts = _Facts(
         lane.service,
         taken.request_id,
         level,
         "waiting" if taken.attempt == 1 else "queued",
         taken.submitted_ms,
-        taken.deadline_ms if about else taken.lease_ends_ms,
+        _expire_ms(about, taken.submitted_ms, taken.deadline_ms),
         about,
         endpoint,
     )
     return _json(_fields(facts), data=data)
 
 
-def task_json(request: Request, endpoint: str, body: bytes, result: str | None) -> str:
-    """A task as it stands. *body*: what was submitted, while that is kept."""
+def task_json(request: Request, endpoint: str, meta: bytes, body: bytes | None, result: str | None) -> str:
+    """A task as it stands. *endpoint*: of its queue; *body*: what was submitted, while that is kept."""
     about = _about(request.about)
+    endpoint, data = _endpoint_and_data(about, endpoint, meta, body)
     is_done = request.state in (State.SUCCEEDED, State.FAILED)
     facts = _Facts(
         request.service,
@@ -68,13 +63,12 @@ def task_json(request: Request, endpoint: str, body: bytes, result: str | None) 
         names.level_of(request.priority_class),
         status(request),
         request.submitted_ms,
-        request.deadline_ms or request.submitted_ms + DAY_MS,
+        _expire_ms(about, request.submitted_ms, request.deadline_ms or 0),
         about,
         endpoint,
-        (request.finished_ms or 0) - (request.started_ms or request.submitted_ms) if is_done else 0,
+        (request.finished_ms or 0) - request.submitted_ms if is_done else 0,
         request.finished_ms or 0 if is_done else 0,
     )
-    data = body.decode() if about and body else answers.as_object(body, "") if body else "{}"
     return _json(_fields(facts), data=data, **({} if result is None else {"result": result}))
 
 
@@ -116,6 +110,23 @@ def standing_json(lane: Lane, found: Standing, now: datetime) -> dict[str, Any]:
     return row | {"mtime": f"{now:%Y-%m-%dT%H:%M:%S}"}
 
 
+def _endpoint_and_data(
+    about: dict[str, str] | None, endpoint: str, meta: bytes, body: bytes | None
+) -> tuple[str, str]:
+    """What a task is for, and what it brings, as JSON; nothing where that is not kept any more."""
+    if about is not None:
+        return about["endpoint"], "{}" if body is None else body.decode()
+    said = json.loads(meta)
+    kind = next((value for name, value in said["headers"] if name.lower() == "content-type"), "")
+    endpoint += ("/" + said["path"] if said["path"] else "") + ("?" + said["query"] if said["query"] else "")
+    return endpoint, "{}" if body is None else answers.as_object(body, kind)
+
+
+def _expire_ms(about: dict[str, str] | None, submitted_ms: int, deadline_ms: int) -> int:
+    """A deadline of other dialects is one for the start."""
+    return deadline_ms if about and deadline_ms else submitted_ms + DAY_MS
+
+
 def _about(text: str) -> dict[str, str] | None:
     found: dict[str, str] | None = json.loads(text) if text else None
     return found
@@ -126,14 +137,14 @@ def _task_id(request_id: str, level: int, about: dict[str, str] | None, submitte
 
 
 def _fields(facts: _Facts) -> dict[str, Any]:
-    about = facts.about or {"endpoint": facts.endpoint, "mode": "callback"}
+    about = facts.about or {"mode": "callback"}
     trace_id, callback_url = about.get("trace_id", ""), about.get("callback_url", "")
     content = {
         "task_id": _task_id(facts.request_id, facts.level, facts.about, facts.submitted_ms),
         "ak": "",  # the submitter's key is nobody else's
         "queue": facts.service,
         "level": facts.level,
-        "endpoint": about["endpoint"],
+        "endpoint": facts.endpoint,
         "status": facts.status,
         "start_time": facts.submitted_ms,
         "running_time": facts.running_ms,
@@ -141,11 +152,10 @@ def _fields(facts: _Facts) -> dict[str, Any]:
         "completed_time": facts.completed_ms,
         "response_mode": about["mode"],
     }
-    if facts.level == names.HIGH:
-        content["instance_id"] = INSTANCE
-        more = {"trace_id": trace_id, "callback_url": callback_url}
-        return content | {name: value for name, value in more.items() if value}
-    return content | {"batch_id": "", "trace_id": trace_id, "callback_url": callback_url}
+    content["callback_url"] = callback_url
+    if facts.level == names.NORMAL:
+        return content | {"batch_id": "", "trace_id": trace_id}
+    return content | {"instance_id": INSTANCE} | ({"trace_id": trace_id} if trace_id else {})
 
 
 def _json(content: dict[str, Any], **raw: str) -> str:

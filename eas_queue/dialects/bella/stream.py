@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 
 from flask import Response
@@ -14,6 +15,8 @@ from eas_queue.engine.engine import Engine
 from eas_queue.engine.following import follow
 from eas_queue.engine.request import Request
 
+_MARK = re.compile(r"\Adata: ?")  # some workers bring it along
+_LINE_END = re.compile(r"\r\n|\r|\n")
 PING = ": ping\n\n"
 
 
@@ -50,6 +53,6 @@ def response(engine: Engine, first: Request, *, is_gone: Callable[[], bool]) -> 
 def _event(message: str) -> str:
     content = json.loads(message)
     data = content["data"]
-    text = data.removeprefix("data:").strip(" ") if isinstance(data, str) else json.dumps(data)
+    text = _MARK.sub("", data) if isinstance(data, str) else json.dumps(data)
     lines = [f"{name}:{content[name]}" for name in ("id", "event") if content[name] is not None]
-    return "\n".join(lines + [f"data:{line}" for line in text.splitlines() or [""]]) + "\n\n"
+    return "\n".join(lines + [f"data:{line}" for line in _LINE_END.split(text)]) + "\n\n"

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- with items, groups, hooks, ends, consumers
+-- with items, groups, hooks, ends, outcomes, consumers
 -- How a queue stands, with its groups and consumers.
 -- ARGV[1] service  [2] queue
 -- RETURNS {length, first index, last index (0: empty), now_ms, {for the input: waiting, running, the last index that was

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with items, groups, hooks, ends, consumers
+-- with items, groups, hooks, ends, outcomes
 -- Cancel a request, whether or not any worker is alive. Waiting: it is never sent. Running: it ends now, its holder is
 -- told to close the connection and keeps its slot (as a ghost) until that is done.
 -- ARGV[1] service  [2] id  [3] kick id

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with items, groups, hooks, ends, consumers
+-- with items, groups, hooks, ends, outcomes
 -- Somebody has done what a request asks for, and says what came of it. No lease is asked for: of all who say so the first
 -- one ends the request, whoever has it now; later ones change nothing.
 -- ARGV[1] service  [2] id  [3] nonce  [4] outcome: succeeded or failed  [5] status code of the answer  [6] its headers, JSON
@@ -11,7 +11,7 @@ local r = record(s, id)
 local f = redis.call('HMGET', r, 'state', 'won', 'taker', 'answer_by', 'deadline_ms')
 if f[1] ~= 'queued' and f[1] ~= 'running' then return f[2] == nonce and 1 or 0 end
 if not s.pull and not f[3] then return -1 end
-local is_late = f[4] and tonumber(f[5]) <= now
+local is_late = f[4] and number(f[5]) > 0 and number(f[5]) <= now
 if is_late then
   end_late(s, id, f[1])
 else

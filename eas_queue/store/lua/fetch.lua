@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with items, groups, hooks, ends, consumers
+-- with items, groups, hooks, ends, outcomes, consumers
 -- Items of a queue by index, requestId or tags, whether or not any group has had them; and, if asked, out of the queue.
 -- ARGV[1] service  [2] queue  [3] from this index on, -1: only the newest  [4] items at most  [5] requestId ('' any)
 -- ARGV[6] filter: tags that it must have, as "key=value&.."  [7] 1: remove them  [8] items looked at, at most

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with items, groups, hooks, ends, consumers
+-- with items, groups, hooks, ends, outcomes, consumers
 -- A consumer begins to watch a queue. A consumer of the same name that is still there is not pushed aside.
 -- ARGV[1] service  [2] queue  [3] consumer, group/user  [4] its token  [5] process  [6] that process' lease, ms
 -- ARGV[7] window  [8] 1: auto commit  [9] 1: index only  [10] from this index on, -1: only what arrives from now on

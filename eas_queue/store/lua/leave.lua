@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with items, groups, hooks, ends, consumers
+-- with items, groups, hooks, ends, outcomes, consumers
 -- A consumer has gone; what it held goes to others, or to it when it comes back.
 -- ARGV[1] service  [2] queue  [3] consumer  [4] its token  [5] kick id  [6..] items that it has had, with auto commit
 -- RETURNS 1 | CODES 0 it was not there (any more)

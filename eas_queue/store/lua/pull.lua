@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with items, groups, hooks, ends, consumers
+-- with items, groups, hooks, ends, outcomes, consumers
 -- Give the consumers of one group that are connected to one process what they have room for, best first: higher priority,
 -- then lower index. Each item goes to the one with the most room. What they have had, with auto commit, ends before.
 -- Idempotent by caller and nonce.

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with items, groups, hooks, ends, consumers
+-- with items, groups, hooks, ends, outcomes, consumers
 -- Take items out of a queue, for every group. Of the input: their requests are cancelled. What is not there is no matter.
 -- ARGV[1] service  [2] queue  [3] kick id  [4] all with a lower index than this ('' the named ones)  [5] so many at most,
 -- fewer where there are many groups

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- with items, groups, hooks, ends, consumers
+-- with items, groups, hooks, ends, outcomes, consumers
 -- Where an item stands for a group; for any, where that group has no consumer here.
 -- ARGV[1] service  [2] queue  [3] index  [4] consumer that asks, group/user
 -- RETURNS {1 when a consumer holds it, that consumer or the one that asks, how many are pushed before it} | CODES {} no item

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with items, groups, hooks, ends, consumers
+-- with items, groups, hooks, ends, outcomes, consumers
 -- Consumers say what has become of items that they were given: done, or refused. What is not held (any more, or not by this
 -- group) is passed over: saying it twice is harmless, and so is saying it late.
 -- ARGV[1] service  [2] queue  [3] group ('' every group that holds it)  [4] kick id  [5] 1: done, 0: refused

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with items, groups, hooks, ends, consumers
+-- with items, groups, hooks, ends, outcomes, consumers
 -- Bring time to bear: lapsed leases go back to the queue, due retries become startable, passed deadlines expire, ended
 -- ghosts free their slot, lists of ended requests and their deliveries lose what is past its time, lost kicks are issued
 -- again.
@@ -103,11 +103,12 @@ local function lapse(s, id)
   local attempt, most, kind = number(f[1]), attempts_most(s, f[2]), 'WorkerLost'
   local text = 'the worker that held attempt ' .. attempt .. ' was lost'
   if f[3] then
-    if f[5] and tonumber(f[6]) <= now then return end_late(s, id, 'running') end
+    if f[5] and number(f[6]) > 0 and number(f[6]) <= now then return end_late(s, id, 'running') end
     kind, text = 'TakerLost', 'the taker of attempt ' .. attempt .. ' did not complete it in time'
     if f[4] and f[4] ~= '' and most > 1 then most = f[4] == '-1' and math.huge or tonumber(f[4]) end
   end
   free_slot(s, id)
+  free_taker(s, id)
   if attempt >= most then
     finish_record(s, id, 'failed', { 'status_code', '502', 'from_target', '0', 'error_type', kind, 'error', text },
       'FAILURE', failure_json(kind, text, 'eas_queue.engine.errors'))

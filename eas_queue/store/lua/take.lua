@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- with items, groups, hooks, ends, consumers
+-- with items, groups, hooks, ends
 -- Lease requests to a taker from the lanes that it names, in the order that its strategy asks for: one step over all of
 -- them. A lane is one half of a service's queue: what has high priority, or the rest. Nothing leaves a queue that is not
 -- returned. Requests past their deadline end on the way. Idempotent by nonce.
@@ -53,8 +53,8 @@ end
 -- Finds the best request of the lane that may be taken, which stays there: lane.id, and its fields.
 local function head_of(lane)
   local s = lane.s
-  if lane.id then return true end
   if lane.left <= 0 or s.paused or is_held(s) then return false end
+  if lane.id then return true end
   while looks > 0 do
     looks = looks - 1
     local head = redis.call('ZRANGE', s.wait, string.format('%d', lane.low), lane.limit, 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
