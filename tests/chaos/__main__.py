@@ -29,7 +29,7 @@ FAULTS = {fault.name: fault for fault in [*PROCESSES, *NETWORK, *TARGETS]}
 MUTANTS = "mutants"
 TAKERS = "takers"
 TAKERS_COUNT, TASKS_COUNT, KILLS_COUNT = 20, 2_000, 200
-DEADLY = [2 * taking.MAX_ATTEMPTS] * 5
+DEADLY = [2 * taking.MAX_ATTEMPTS] * 2
 
 
 class Book:
