@@ -482,11 +482,11 @@ def test_a_retry_and_a_cancel_have_one_winner(drive: Driver) -> None:
 
 
 def test_every_script_has_a_race_test() -> None:
-    from tests.store import test_hook_races, test_queue_races
+    from tests.store import test_hook_races, test_queue_races, test_take_races
 
     tested = {
         mark.args[0]
-        for module in (sys.modules[__name__], test_queue_races, test_hook_races)
+        for module in (sys.modules[__name__], test_queue_races, test_hook_races, test_take_races)
         for _, function in inspect.getmembers(module, inspect.isfunction)
         for mark in getattr(function, "pytestmark", [])
         if mark.name == "race_of"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime
 
@@ -17,10 +18,14 @@ _TASK = re.compile(r"TASK-\d{1,5}-[01]-[BSCP]-\d{12}-([0-9a-f]{4})-([0-9a-f]{28}
 
 def task_id(request_id: str, level: int, mode: str, submitted_ms: int) -> str:
     """The id of a task that was put here. Its last two parts are the request's id, all others are for people."""
-    at = datetime.fromtimestamp(submitted_ms / 1000, UTC)
     digits = request_id.replace("-", "")
     number = ids.service_number(request_id)
-    return f"TASK-{number}-{level}-{MODES[mode]}-{at:%y%m%d%H%M%S}-{digits[:4]}-{digits[4:]}"
+    return f"TASK-{number}-{level}-{MODES[mode]}-{_second(submitted_ms // 1000)}-{digits[:4]}-{digits[4:]}"
+
+
+@functools.lru_cache(maxsize=64)
+def _second(at_s: int) -> str:
+    return f"{datetime.fromtimestamp(at_s, UTC):%y%m%d%H%M%S}"
 
 
 def request_id(task: str) -> str:
