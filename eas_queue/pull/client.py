@@ -73,9 +73,10 @@ class Client:
         content = {"process_timeout": process_timeout_s, "worker": self._worker}
         self._post(f"{quote(task_id, '')}/renew", _json(content), answer_s=answer_s)
 
-    def report(self, task_id: str, **content: Any) -> None:
-        """`progress`, `logs` or `events` of a task. Raises NotHeld."""
-        self._post(f"{quote(task_id, '')}/progress", _json(content | {"worker": self._worker}))
+    def report(self, task_id: str, members: str) -> None:
+        """*members*: `"progress":..`, `"logs":[..]`, `"events":[..]`, as JSON text. Raises NotHeld."""
+        worker = json.dumps(self._worker, separators=(",", ":"))
+        self._post(f"{quote(task_id, '')}/progress", f'{{{members},"worker":{worker}}}'.encode())
 
     def complete(self, task_id: str, result: bytes) -> None:
         """Harmless when the task has ended."""

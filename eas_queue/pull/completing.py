@@ -43,6 +43,7 @@ def work(task: Task, target: Target, client: Client, leases: Leases) -> bool:
             leases.let_go(task)
             return False
     else:
+        task.close()
         if task.finish():
             elapsed_ms = round((time.monotonic() - began_s) * 1000)
             try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eas_queue.pull import bodies
-from eas_queue.pull.errors import Abandoned
+from eas_queue.pull.errors import Abandoned, Away, Refused
 from eas_queue.pull.task import Task
 
 log = logging.getLogger("eas_queue.pull")
@@ -31,13 +31,19 @@ class Function:
         """200 and what it returns; 500 and the error that it raises, or for what is no JSON. Raises Abandoned."""
         try:
             result = self._function(task.data, task) if self._wants_task else self._function(task.data)
-            return 200, bodies.of_value(result)
+            status, body = 200, bodies.of_value(result)
         except Abandoned:
             raise
         except (Exception, SystemExit) as exc:  # whatever it is, it is this task's answer and not the worker's end
             if not task.abandoned.is_set():
                 log.exception("function_failed task_id=%s error=%s", task.id, type(exc).__name__)
-            return 500, bodies.of_error(type(exc).__name__, str(exc))
+            status, body = 500, bodies.of_error(type(exc).__name__, str(exc))
+        try:
+            task.flush()  # who follows it hears of the end after all that was said
+        except (Away, Refused) as exc:
+            if status == 200:
+                return 500, bodies.of_error("EventsLost", f"the queue did not take what was streamed: {exc}")
+        return status, body
 
 
 def loaded(name: str) -> Function:

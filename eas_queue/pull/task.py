@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-import logging
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from eas_queue.pull import bodies
-from eas_queue.pull.backoff import Backoff
 from eas_queue.pull.client import Client, Taken
-from eas_queue.pull.errors import Abandoned, Away, NotHeld
-
-log = logging.getLogger("eas_queue.pull")
-
-QUIET_S = 5.0  # a queue that was away is not told of progress for so long: the work should not stand still for it
-EVENT_S = 60.0  # an event is tried again for so long
+from eas_queue.pull.reporting import Reporter
 
 
 class Task:
@@ -33,9 +24,8 @@ class Task:
         self.content: Mapping[str, Any] = taken.content  # all that the queue says of it
         self.attempt = 1 if taken.is_first else None  # None: not the first
         self.abandoned = threading.Event()
-        self._client = client
-        self._numbers = itertools.count()
-        self._quiet_until_s = 0.0
+        self._events = 0
+        self._reporter = Reporter(taken.task_id, client, self.abandoned, self.abandon)
         self._lock = threading.Lock()
         self._is_over = False
         self._hang_up: Callable[[], None] | None = None
@@ -43,45 +33,25 @@ class Task:
     # ------------------------------------------------------------------------------------------------ for functions
     def progress(self, content: Mapping[str, Any]) -> None:
         """How far it is, for those who look at it meanwhile: any JSON object. The last one counts."""
-        self._report(progress=dict(content))
+        self._reporter.say("progress", dict(content))
 
     def log(self, message: str, level: str = "info") -> None:
         """A line for those who follow it."""
-        self._report(logs=[{"message": message, "level": level}])
+        self._reporter.say("logs", {"message": message, "level": level})
 
     def event(self, data: Any, name: str = "message") -> None:
         """A piece of a streamed answer, any JSON value: they arrive in this order.
 
-        Waits while the queue is away, up to a minute; then raises Away. One whose answer is lost may arrive twice, with
-        the same id.
+        While the queue is away they gather; after a minute of that they are lost, and the next one raises Away. One
+        whose answer is lost may arrive twice, with the same id.
         """
-        event = {"eventId": str(next(self._numbers)), "eventName": name, "eventData": data}
-        backoff, until_s = Backoff(), time.monotonic() + EVENT_S
-        while True:
-            try:
-                return self._tell(events=[event])
-            except Away as exc:
-                if time.monotonic() > until_s:
-                    raise
-                self.abandoned.wait(backoff.pause_s(exc.retry_after_s))
+        with self._lock:
+            number, self._events = self._events, self._events + 1
+        self._reporter.say("events", {"eventId": str(number), "eventName": name, "eventData": data})
 
-    def _report(self, **content: Any) -> None:
-        if time.monotonic() < self._quiet_until_s:
-            return
-        try:
-            self._tell(**content)
-        except Away as exc:
-            self._quiet_until_s = time.monotonic() + QUIET_S
-            log.warning("report_lost task_id=%s error=%r", self.id, str(exc))
-
-    def _tell(self, **content: Any) -> None:
-        if self.abandoned.is_set():
-            raise Abandoned
-        try:
-            self._client.report(self.id, **content)
-        except NotHeld:
-            self.abandon()
-            raise Abandoned from None
+    def flush(self) -> None:
+        """Returns when all of that has arrived. Not needed at the end: the result comes after it anyway."""
+        self._reporter.flush()
 
     # -------------------------------------------------------------------------------------------------- for the worker
     def finish(self) -> bool:
@@ -93,11 +63,16 @@ class Task:
         if not self._end():
             return False
         self.abandoned.set()
+        self._reporter.close()
         with self._lock:
             hang_up = self._hang_up
         if hang_up is not None:
             hang_up()
         return True
+
+    def close(self) -> None:
+        """Nothing more is said of it."""
+        self._reporter.close()
 
     def on_abandon(self, hang_up: Callable[[], None]) -> None:
         """*hang_up* is called, by any thread, when this is abandoned; at once if it was."""

@@ -62,6 +62,26 @@ def large(data: dict[str, int]) -> bytes:
     return bytes(range(256)) * (data["bytes"] // 256)
 
 
+def streams(data: dict[str, Any], task: Task) -> None:
+    Path(data["begun"]).touch()
+    await_file(Path(data["go"]))
+    for number in range(data["events"]):
+        task.event(number)
+
+
+def says_wrong(data: dict[str, Any], task: Task) -> str:
+    """Things that the queue takes, around one that it refuses."""
+    task.log("first")
+    task.log("second", level="no level!")
+    task.progress({"step": 3})
+    task.log("third")
+    if data["of"] == "event":
+        task.event(1, name="two\nlines")
+    elif data["of"] == "end":
+        raise ValueError("after all that")
+    return "said"
+
+
 def optional(data: Any, times: int = 2) -> int:
     return times
 

@@ -223,3 +223,28 @@ def test_events_are_streamed_in_order(place: Place, files: Files) -> None:
     assert [event["id"].strip() for event in events] == [str(number) for number in range(21)]
     assert [json.loads(event["data"])["word"] for event in events[:-1]] == words
     assert (events[-1]["event"].strip(), events[-1]["data"].strip()) == ("end", "last")
+
+
+@pytest.mark.parametrize(
+    ("of", "status_code", "body"),
+    [
+        ("line", 200, "said"),
+        ("end", 500, {"error": {"type": "ValueError", "message": "after all that"}}),
+        ("event", 500, None),
+    ],
+)
+def test_what_the_queue_refuses_takes_nothing_else_with_it(place: Place, of: str, status_code: int, body: Any) -> None:
+    """Lines before and behind arrive, before an error too; a stream without one of its events is no success."""
+    queue = place.queue()
+    task_id = place.put(queue, {"of": of})
+
+    worker = place.worker(queue, "--function", f"{FUNCTIONS}:says_wrong")
+
+    result = place.result(task_id)
+    assert result["status_code"] == status_code
+    assert result["body"] == body if body else result["body"]["error"]["type"] in ("EventsLost", "Refused")
+    request_id = place.request_id(task_id)
+    events = place.front.call("GET", f"/api/predict/{queue}/requests/{request_id}/events").body.decode()
+    assert [word for word in ("first", "second", "third") if f'"{word}"' in events] == ["first", "third"]
+    assert place.front.look(request_id, queue).json["progress"] == {"step": 3}
+    assert len(worker.events("report_lost", task_id=task_id)) == (2 if of == "event" else 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -137,6 +139,27 @@ def test_a_task_that_was_lost_while_the_queue_was_away_is_abandoned(place: Place
     worker.await_event("task_abandoned", task_id=task_id)
     assert Path(data["note"]).read_text() == "abandoned"
     assert worker.events("task_completed") == []
+
+
+def test_events_gather_while_the_queue_is_away(place: Place, files: Files, proxy: Proxy) -> None:
+    queue = place.queue()
+    paths = files("begun", "go")
+    data = {"events": 2500, **paths}  # more than may gather: the function waits
+    url = f"http://127.0.0.1:{proxy.port}"
+    worker = place.worker(queue, "--function", f"{FUNCTIONS}:streams", EAS_QUEUE_PULL_SERVER=url)
+    asked = json.dumps({"queue": queue, "endpoint": "/v1/x", "data": data, "response_mode": "streaming"})
+
+    with ThreadPoolExecutor() as pool:
+        stream = pool.submit(place.front.call, "POST", "/v1/queue/put", asked, {"Content-Type": "application/json"})
+        await_condition(Path(paths["begun"]).exists)
+        proxy.reset()
+        Path(paths["go"]).touch()
+        worker.await_event("report_failed", count=2)
+        proxy.pass_on()
+        lines = stream.result(20).body.decode().splitlines()
+
+    assert [int(line[5:]) for line in lines if line.startswith("data:")] == list(range(2500))
+    worker.await_event("task_completed", status_code=200)
 
 
 def test_a_queue_that_says_later_is_asked_later(place: Place, target: OwnTarget) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.pull.conftest import FUNCTIONS, Place, Worker
+from tests.support import tls
 from tests.support.installation import await_condition
 from tests.support.own_target import Call, OwnTarget
 from tests.support.raw_target import RawTarget
@@ -45,15 +46,15 @@ def test_what_runs_longer_than_its_lease_is_renewed_and_delivered_once(place: Pl
     queue = place.queue()
     data = files("begun", "go")
     task_id = place.put(queue, data)
-    first = slow(place, queue, "--process-timeout", 1)
-    other = slow(place, queue, "--process-timeout", 1)
+    first = slow(place, queue, "--process-timeout", 2)
+    other = slow(place, queue, "--process-timeout", 2)
     await_file(data["begun"])
 
-    # as long as two leases and more: another task's lapse twice meanwhile
+    # as long as a lease and more: another task's longer one lapses meanwhile
     lapsing = place.queue()
     place.put(lapsing, {})
-    take = {"queues": [f"{lapsing}:1"], "size": 1, "process_timeout": 1, "process_max_retries": -1, "wait": 5}
-    for _ in range(3):
+    take = {"queues": [f"{lapsing}:1"], "size": 1, "process_timeout": 3, "process_max_retries": -1, "wait": 5}
+    for _ in range(2):
         assert place.post("take", take), "nothing within five seconds"
     Path(data["go"]).touch()
 
@@ -103,8 +104,10 @@ def test_a_cancelled_tasks_function_is_told(place: Place, files: Files) -> None:
     assert place.status(task_id) == "cancelled"
 
 
-def test_a_cancelled_tasks_call_is_hung_up(place: Place) -> None:
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_a_cancelled_tasks_call_is_hung_up(place: Place, tmp_path: Path, is_encrypted: bool) -> None:
     queue = place.queue()
+    certificate, context = tls.made(tmp_path) if is_encrypted else ("", None)
     received, hung_up = threading.Event(), threading.Event()
 
     def handle(connection: socket.socket) -> None:
@@ -113,9 +116,10 @@ def test_a_cancelled_tasks_call_is_hung_up(place: Place) -> None:
         if connection.recv(1) == b"":
             hung_up.set()
 
-    with RawTarget(handle) as target:
+    with RawTarget(handle, tls=context) as target:
         task_id = place.put(queue, {})
-        worker = place.worker(queue, "--call", target.url, "--process-timeout", 1)
+        options = ("--call", target.url, "--process-timeout", 1)
+        worker = place.worker(queue, *options, SSL_CERT_FILE=str(certificate))
         assert received.wait(10)
 
         place.cancel(task_id)
@@ -123,6 +127,7 @@ def test_a_cancelled_tasks_call_is_hung_up(place: Place) -> None:
         assert hung_up.wait(5)
         worker.await_event("task_abandoned", task_id=task_id)
         assert worker.events("task_completed") == worker.events("task_given_back") == []
+        assert "Traceback" not in worker.log
 
 
 # ------------------------------------------------------------------------------------------------------------ stops
