@@ -43,8 +43,9 @@ def run(parts: Iterable[Part], sizes: Sizes, rounds: int, rows: set[str] | None 
                     sample = {}
                     found[part.name]["void"].append(f"{row.name}, round {number}: {exc}")
                 found[part.name]["rows"].setdefault(row.name, []).append(sample)
-                first = part.tables[0].columns[0]
-                shown = f"{sample[first.key]:,.1f} {first.heading}" if first.key in sample else "void"
+                columns = (column for table in part.tables for column in table.columns if column.key in sample)
+                first = next(columns, None)
+                shown = f"{sample[first.key]:,.1f} {first.heading}" if first else "void"
                 took = time.monotonic() - began
                 print(f"round {number} {part.name:8} {row.name:24} {shown}   ({took:.0f} s)", file=sys.stderr)
     return found

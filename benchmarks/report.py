@@ -31,8 +31,8 @@ def _lines(rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def table(shown: Table, samples: Samples, rows: Iterable[Row]) -> str:
-    """A line for each row that was measured: medians, with the range of the rounds. Empty columns are left out."""
-    rows = [row for row in rows if row.name in samples]
+    """A line for each row that was measured: medians, with the range of the rounds. What would be empty is left out."""
+    rows = [row for row in rows if any(values(samples, row.name, column.key) for column in shown.columns)]
     columns = [c for c in shown.columns if any(values(samples, row.name, c.key) for row in rows)]
     head = [shown.title, *(column.heading for column in columns)]
     body = [[row.name, *(_cell(values(samples, row.name, c.key), c.form) for c in columns)] for row in rows]

@@ -15,6 +15,7 @@ import click
 
 from eas_queue import doctor
 from eas_queue.doctor.result import Result, Status
+from eas_queue.pull.command import pull_command
 from eas_queue.stream.group import stream
 
 ROOT = Path(__file__).parents[1]
@@ -24,10 +25,11 @@ NAME_WIDTH_MAX = 24  # longer ones, targets with many services, push only their 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Look after an installation of eas_queue, or talk to a queue."""
+    """Look after an installation of eas_queue, talk to a queue, or work on its tasks."""
 
 
 main.add_command(stream)
+main.add_command(pull_command)
 
 
 @main.command(name="doctor")

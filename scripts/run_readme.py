@@ -25,8 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PORTS = ("5000", "5555", "5001", "8000", "8443")
-READY = {"make run": "Ctrl-C stops all", "celery": " ready.", "gunicorn": "Listening at"}
+PORTS = ("5000", "5555", "5001", "8000", "8443", "9000")
+READY = {  # what a line has in it that starts something: what that prints when it is ready
+    "make run": "Ctrl-C stops all",
+    "celery": " ready.",
+    "gunicorn": "Listening at",
+    "eas-queue pull": " started ",
+    "examples.worker.target": "listens at",
+}
 PATIENCE_S = 240.0  # the first `make run` installs
 
 
@@ -130,8 +136,9 @@ class Clone:
             return "got ready"
         if text.startswith("# background"):
             line = text.partition("\n")[2]
-            mark = READY[line.split()[0]]
-            self.others.append(self.start(self.localised(line, **{"5000": free_port()}), mark))
+            mark = next(mark for name, mark in READY.items() if name in line)
+            changes = {"5000": free_port()} if "gunicorn" in line else {}  # a second web
+            self.others.append(self.start(self.localised(line, **changes), mark))
             return "got ready"
         path = f"{programs}{os.pathsep}{self.env['PATH']}"
         self.command(["bash", "-euo", "pipefail", "-c", self.localised(block.text)], PATH=path)

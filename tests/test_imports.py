@@ -13,8 +13,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("eas_queue", "tests", "examples", "benchmarks")
-# run and ready start before settings exist; cli asks about the terminal (NO_COLOR, TERM)
-SETTINGS_READERS = {"config.py", "eas_queue/run.py", "eas_queue/ready.py", "eas_queue/cli.py"}
+# run and ready start before settings exist; cli asks about the terminal (NO_COLOR, TERM); pull, which may be on another
+# host, has none, and takes its token from there
+SETTINGS_READERS = {
+    "config.py",
+    "eas_queue/run.py",
+    "eas_queue/ready.py",
+    "eas_queue/cli.py",
+    "eas_queue/pull/command.py",
+}
 KEYS = "eas_queue/store/keys.py"
 WEB_FRAMEWORK = ("flask", "werkzeug")
 
@@ -118,6 +125,11 @@ def test_dialects_do_not_see_each_other() -> None:
 def test_the_client_of_a_queue_imports_nothing_of_the_project_but_itself() -> None:
     assert offenders("eas_queue/stream/", "eas_queue", allowed=("eas_queue.stream",)) == []
     assert offenders("eas_queue/stream/", "config", "app", "tasks", "redis", "celery", *WEB_FRAMEWORK) == []
+
+
+def test_the_worker_that_pulls_imports_nothing_of_the_project_but_itself() -> None:
+    assert offenders("eas_queue/pull/", "eas_queue", allowed=("eas_queue.pull",)) == []
+    assert offenders("eas_queue/pull/", "config", "app", "tasks", "redis", "celery", *WEB_FRAMEWORK) == []
 
 
 def test_nothing_inside_imports_the_entry_points() -> None:

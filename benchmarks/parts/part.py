@@ -30,6 +30,9 @@ class Sizes:
     depths: tuple[int, int] = (1_000, 200_000)
     depth_calls: int = 300  # in a turn
     depth_turns: int = 5
+    taken: int = 20_000  # tasks, and messages
+    takers: int = 16
+    empty_s: float = 4
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Engine:
         own, most_waiting = submission.own_fields(), submission.max_queue_length
         if most_waiting is None or most_waiting > service.max_queue_length:
             most_waiting = service.max_queue_length
-        number = self._numbers.get(service.name) or self.register(service)
+        number = self._numbers.get(service.name) or self._number_for(service, submission)
         for _ in range(2):
             code, *rest = self.store.submit(
                 service.name,
@@ -105,8 +105,14 @@ class Engine:
             if code == -4:
                 raise errors.NotPulled(service.name)
             # Redis lost the service: it was emptied, or a crash undid the last second
-            number = self.register(service)
+            number = self._number_for(service, submission)
         raise errors.Unavailable(f"service {service.name} vanished from Redis twice while a request was submitted")
+
+    def _number_for(self, service: Service, submission: Submission) -> int:
+        """A name that nobody has made a queue does not become a service by that."""
+        if submission.only_pull and not self.services.lists(service.name):
+            return self.takes.standing(service.name).number
+        return self.register(service)
 
     @translated
     def look(self, service_name: str, request_id: str) -> Request:
@@ -176,13 +182,13 @@ class Engine:
         return self.store.result_body(request.service, request.request_id) or b""
 
     @translated
-    def submitted(self, request: Request) -> tuple[bytes, bytes]:
-        """What was submitted: all but the body, as JSON, and the body, byte for byte; empty where it is not kept any
+    def submitted(self, request: Request) -> tuple[bytes, bytes | None]:
+        """What was submitted: all but the body, as JSON, and the body, byte for byte; None where it is not kept any
         more. Raises RequestNotFound."""
         meta, body = self.store.submitted(request.service, request.request_id)
         if meta is None:
             raise errors.RequestNotFound(request.request_id, self.services.result_ttl_s)
-        return meta, body or b""
+        return meta, body
 
     @translated
     def cancel(self, service_name: str, request_id: str) -> State:

@@ -3,8 +3,6 @@
 EngineError
 ├── InvalidRequest      the submitter's fault: what is wrong, and where
 ├── ServiceNotFound     no such service, and unlisted ones are not allowed
-├── NotPulled           consumers do not pull from this service: its requests are forwarded, or it was never enrolled
-├── NotTaken            no taker holds the request (any more), or another one
 ├── RequestNotFound     unknown, expired, or another service's: these look the same
 ├── WebhookNotFound     the request has no webhook, or has not ended
 ├── NotCancellable      it has ended in another way
@@ -19,7 +17,9 @@ EngineError
     ├── SinkFull        the sink holds what it has, and has no room
     ├── ConsumerBusy    a consumer of this name watches already
     ├── FilterMismatch  the group watches with other tags
-    └── TooManyGroups   the queue has too many groups
+    ├── TooManyGroups   the queue has too many groups
+    ├── NotPulled       nobody pulls from this service: its requests are forwarded, or it was never enrolled
+    └── NotTaken        no taker holds the request (any more), or another one
 
 TargetFailed and WorkerLost are not raised by the engine: they are what Celery's ``AsyncResult.get()`` raises for a
 failed request.
@@ -52,27 +52,6 @@ class ServiceNotFound(EngineError):
             f"(operator: add [services.{service}], or allow_unlisted = true under [defaults])"
         )
         self.service = service
-
-
-class NotPulled(EngineError):
-    code = "not-pulled"
-
-    def __init__(self, service: str) -> None:
-        super().__init__(
-            f"consumers can't pull from {service!r}: nobody has registered it as a queue, and the services file has no "
-            f'[services.{service}] with mode = "pull"'
-        )
-        self.service = service
-
-
-class NotTaken(EngineError):
-    code = "not-taken"
-
-    def __init__(self, request_id: str) -> None:
-        super().__init__(
-            f"request {request_id} is not held: it has ended, its lease has lapsed, or another taker has it"
-        )
-        self.request_id = request_id
 
 
 class RequestNotFound(EngineError):
@@ -226,3 +205,24 @@ class TargetFailed(Exception):
 
 class WorkerLost(Exception):
     """Every worker that tried the request was lost."""
+
+
+class NotPulled(QueueError):
+    code = "not-pulled"
+
+    def __init__(self, service: str) -> None:
+        super().__init__(
+            f"consumers can't pull from {service!r}: nobody has registered it as a queue, and the services file has no "
+            f'[services.{service}] with mode = "pull"'
+        )
+        self.service = service
+
+
+class NotTaken(QueueError):
+    code = "not-taken"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"request {request_id} is not held: it has ended, its lease has lapsed, or another taker has it"
+        )
+        self.request_id = request_id

@@ -1,7 +1,8 @@
 """``python -m tests.chaos [FAULT...]``: injects one fault after another and prints the ledger.
 
-Without names: all of them and the mutants, and docs/reliability.md is written anew. With ``--rows FILE`` accounts are
-kept there, so that the faults may be run in several goes; the page is written once all are there.
+Without names: all of them, the mutants and the takers, and docs/reliability.md is written anew. With ``--rows FILE``
+accounts are kept there, so that the faults may be run in several goes; the page is written once all are there.
+``takers`` alone writes its part of the page anew.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import report
+from tests.chaos import report, taking
 from tests.chaos.faults import PROCESSES
 from tests.chaos.fleet import Fleet
 from tests.chaos.ledger import Row
@@ -26,6 +27,9 @@ from tests.chaos.trials import TRIALS, fleet_of, try_on
 
 FAULTS = {fault.name: fault for fault in [*PROCESSES, *NETWORK, *TARGETS]}
 MUTANTS = "mutants"
+TAKERS = "takers"
+TAKERS_COUNT, TASKS_COUNT, KILLS_COUNT = 20, 2_000, 200
+DEADLY = [2 * taking.MAX_ATTEMPTS] * 2
 
 
 class Book:
@@ -36,6 +40,7 @@ class Book:
         kept: dict[str, Any] = json.loads(path.read_text()) if path and path.exists() else {}
         self.rows = {name: Row(**row) for name, row in kept.get("faults", {}).items()}
         self.trials = {name: Row(**row) for name, row in kept.get("mutants", {}).items()}
+        self.takers = taking.Account(**kept["takers"]) if "takers" in kept else None
         self.server: str = kept.get("server", "")
 
     def keep(self) -> None:
@@ -43,7 +48,7 @@ class Book:
             "faults": {name: row.as_json() for name, row in self.rows.items()},
             "mutants": {name: row.as_json() for name, row in self.trials.items()},
             "server": self.server,
-        }
+        } | ({"takers": self.takers.as_json()} if self.takers else {})
         if self._path:
             self._path.write_text(json.dumps(content, indent=1))
 
@@ -53,6 +58,11 @@ class Book:
     def write(self) -> None:
         machine = report.Machine(os.cpu_count() or 0, platform.python_version(), self.server)
         report.write([self.rows[name] for name in FAULTS], self.trials, machine)
+        self.write_takers()
+
+    def write_takers(self) -> None:
+        if self.takers:
+            report.write_takers(self.takers)
 
 
 def inject(faults: list[Fault], book: Book, *, count: int, logs: bool) -> None:
@@ -83,26 +93,40 @@ def mutate(book: Book) -> None:
         book.keep()
 
 
+def kill_takers(book: Book) -> None:
+    with taking.site() as place:
+        account = book.takers = taking.run(
+            place, takers=TAKERS_COUNT, tasks=TASKS_COUNT, kills=KILLS_COUNT, deadly=DEADLY
+        )
+    print(f"{TAKERS:24} {account}", flush=True)
+    book.keep()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Injects faults under load.")
-    parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"of: {', '.join([*FAULTS, MUTANTS])}")
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"of: {', '.join([*FAULTS, MUTANTS, TAKERS])}")
     parser.add_argument("--requests", type=int, default=2_000, help="at least so many a fault (default 2000)")
     parser.add_argument("--rows", type=Path, help="keep the accounts in this file, and go on from it")
     parser.add_argument("--logs", action="store_true", help="print the processes' last lines where a fault is red")
     arguments = parser.parse_args()
-    names: list[str] = arguments.faults or [*FAULTS, MUTANTS]
-    unknown = set(names) - set(FAULTS) - {MUTANTS}
+    names: list[str] = arguments.faults or [*FAULTS, MUTANTS, TAKERS]
+    unknown = set(names) - set(FAULTS) - {MUTANTS, TAKERS}
     if unknown:
         parser.error(f"no such fault: {', '.join(sorted(unknown))}")
     book = Book(arguments.rows)
-    wanted = [FAULTS[name] for name in names if name != MUTANTS]
+    wanted = [FAULTS[name] for name in names if name in FAULTS]
     inject(wanted, book, count=arguments.requests, logs=arguments.logs)
     if MUTANTS in names:
         mutate(book)
+    if TAKERS in names:
+        kill_takers(book)
     if book.is_complete():
         book.write()
+    elif TAKERS in names:
+        book.write_takers()
     unseen = [trial for trial in TRIALS if MUTANTS in names and trial.red not in book.trials[trial.mutant].red]
-    return 1 if unseen or any(book.rows[fault.name].red for fault in wanted) else 0
+    broken = TAKERS in names and book.takers is not None and book.takers.problems
+    return 1 if unseen or broken or any(book.rows[fault.name].red for fault in wanted) else 0
 
 
 if __name__ == "__main__":

@@ -73,9 +73,13 @@ class Breach:
 
 
 class History:
-    """All requests that the server in *folder* has kept so far. Call ``read`` to take in what is new."""
+    """All requests that the server in *folder* has kept so far. Call ``read`` to take in what is new.
 
-    def __init__(self, folder: Path) -> None:
+    *pulled*: takers work on them, so that whoever completes a request ends it, also while it waits for the next one.
+    """
+
+    def __init__(self, folder: Path, *, pulled: bool = False) -> None:
+        self.pulled = pulled
         self._file = AppendOnlyFile(folder)
         self._model = Model()
         self.requests: dict[str, Request] = {}
@@ -172,7 +176,8 @@ class _Step:
         if "state" not in fields:
             return
         state, record = fields["state"], self._model.hash(key)
-        if state not in _LEGAL.get(before, ()):
+        is_completed = self._history.pulled and before == "queued" and state in ("succeeded", "failed")
+        if state not in _LEGAL.get(before, ()) and not is_completed:
             self._breach("illegal", service, f"{request_id}: {before or 'nothing'} -> {state}")
         if before == "":
             request = Request(request_id, service, _number(record.get("body", "")), int(record["submitted_ms"]))
@@ -197,6 +202,8 @@ class _Step:
         assert found is not None
         service, request_id = found["service"], found["id"]
         before, won = self._tokens[key], self._won.get(key)
+        if won is not None and self._history.pulled and what != "the return to the queue":
+            return  # a completion names no lease
         if won is not None:
             if won != before:
                 self._breach(

@@ -9,9 +9,11 @@ from pathlib import Path
 from tests.chaos.fleet import GRACE_S, LEASE_S, POOLS
 from tests.chaos.ledger import TOUCH_S, UNDONE_S, Row
 from tests.chaos.mutants import MUTANTS
+from tests.chaos.taking import AT_ONCE, MAX_ATTEMPTS, PROCESS_TIMEOUT_S, Account
 from tests.chaos.trials import TRIAL_LEASE_S, TRIALS
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+TAKERS_BEGIN, TAKERS_END = "<!-- takers -->", "<!-- /takers -->"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,15 @@ def line(row: Row) -> str:
 def write(rows: list[Row], trials: dict[str, Row], machine: Machine) -> None:
     """Write the page anew. *trials*: by mutant."""
     PAGE.write_text(page(rows, trials, machine))
+
+
+def write_takers(account: Account) -> None:
+    """Write that part of the page anew. Raises ValueError where the page has no place for it."""
+    before, found, rest = PAGE.read_text().partition(TAKERS_BEGIN)
+    _, also_found, after = rest.partition(TAKERS_END)
+    if not found or not also_found:
+        raise ValueError(f"{PAGE} has no {TAKERS_BEGIN} and {TAKERS_END}")
+    PAGE.write_text(f"{before}{TAKERS_BEGIN}\n{_takers(account)}\n{TAKERS_END}{after}")
 
 
 def page(rows: list[Row], trials: dict[str, Row], machine: Machine) -> str:
@@ -99,6 +110,24 @@ Each of these defects is put into the engine, in test processes only; the ledger
 defect to stay green under the same faults (leases of {TRIAL_LEASE_S} s, one web, two workers).
 
 {_mutants(trials)}
+
+## Takers that are killed
+
+Workers that pull are processes of their own, which know nothing but the API. Here they take {AT_ONCE} tasks at a
+time with `process_timeout` {PROCESS_TIMEOUT_S} and `process_max_retries` -1, work some milliseconds on each,
+complete it, and are killed (SIGKILL) at random all the while; the next one takes their place. Some tasks kill
+whoever works on them, and are delivered more often than the service's `max_attempts`, which is {MAX_ATTEMPTS}.
+Takers note what they were given and what they completed. `python -m tests.chaos takers` does only this.
+
+{TAKERS_BEGIN}
+{TAKERS_END}
+
+- **tasks**: put, one of five with high priority. **completed**: each once, as the queue's counts, the tasks'
+  statuses and the append-only file say, with a result that one of its takers gave.
+- **deliveries**: the sum of the tasks' attempts; the queue's count of tasks that were given out and the leases
+  in the append-only file are the same. Each but the last of a task ended because its time was over, none before.
+- **noted**: of these, by the taker that got it. The others were in an answer that a killed taker had not read.
+- **late**: completes that were begun by others besides the one that ended the task; they change nothing.
 """
 
 
@@ -127,6 +156,18 @@ def _mutants(trials: dict[str, Row]) -> str:
         )
         lines.append(f"| {MUTANTS[trial.mutant].title} | {trial.fault.title} | {red} |")
     return "\n".join(lines)
+
+
+def _takers(account: Account) -> str:
+    counts = [account.takers, account.kills, account.tasks, account.completed, account.deliveries]
+    counts += [account.deliveries - account.unread, account.most, account.late]
+    cells = " | ".join(f"{count:,}" for count in counts)
+    lines = [
+        "| takers | kills | tasks | completed | deliveries | noted | most of one task | late | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+        f"| {cells} | {account.seconds:g} |",
+    ]
+    return "\n".join([*lines, *(f"\n**{problem}**" for problem in account.problems)])
 
 
 def _cuts(row: Row) -> str:

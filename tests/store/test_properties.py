@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.errors import FlakyStrategyDefinition
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -35,6 +36,9 @@ EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "25"))
 SHRINK = os.environ.get("PROPERTY_SHRINK") == "1"  # minutes of work, wanted only when a failure is looked into
 SERVICES = ("a", "b", "c")
 HOLDS = "c"  # with room for so many results in its sink:
+# No sum of them meets a deadline or a lease to the millisecond: some of real time passes within a step, and which comes
+# first would differ from one run of a history to the next.
+STEPS_MS = (117, 519, 2_123, 5_119, 12_121, LEASE_MS + 1_117)
 SINK_ROOM = 3
 MAX_ATTEMPTS = 3
 ENDS: dict[str, Ended | Requeued | None] = {
@@ -339,7 +343,7 @@ class Histories(RuleBasedStateMachine):
         self.finish(data, "succeeded", 0, False)
 
     # ------------------------------------------------------------------------------------------------------- time
-    @rule(ms=st.sampled_from([100, 500, 2_000, 5_000, 12_000, LEASE_MS + 1_000]))
+    @rule(ms=st.sampled_from(STEPS_MS))
     def time_passes(self, ms: int) -> None:
         self.now_ms += ms
         self.drive.set_time(self.now_ms)
@@ -396,14 +400,18 @@ class Histories(RuleBasedStateMachine):
 @pytest.mark.timeout(600)
 def test_every_history_keeps_the_invariants_and_drains(server: RedisServer) -> None:
     Histories.url = server.url
-    run_state_machine_as_test(
-        Histories,
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=50,
-            deadline=None,
-            phases=[Phase.reuse, Phase.generate] + [Phase.shrink] * SHRINK,
-            suppress_health_check=list(HealthCheck),
-            print_blob=True,
-        ),
+    wanted = settings(
+        max_examples=EXAMPLES,
+        stateful_step_count=50,
+        deadline=None,
+        phases=[Phase.reuse, Phase.generate] + [Phase.shrink] * SHRINK,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
     )
+    for left in (2, 1, 0):
+        try:
+            run_state_machine_as_test(Histories, settings=wanted)
+            break
+        except FlakyStrategyDefinition:  # the machine stood still within a step: no other history is like that one
+            if not left:
+                raise

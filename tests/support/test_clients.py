@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.clients import PINS, Environment, NotInstalled
 
 MAKE = """
 import sys
+import zipfile
 from pathlib import Path
 from tests.support import clients
 
@@ -64,6 +66,22 @@ def test_what_cannot_be_installed_is_named_and_tried_again(environment: Environm
             environment.ready()
 
     environment.pins.write_text("# nothing again\n")
+    assert environment.ready() == environment.python
+
+
+def test_only_what_the_list_says_it_does_without_may_be_lacking(environment: Environment) -> None:
+    wheel = environment.pins.with_name("needy-1.0-py3-none-any.whl")
+    with zipfile.ZipFile(wheel, "w") as made:
+        needs = "Requires-Dist: Gone ==3\nRequires-Dist: away\n"
+        made.writestr("needy-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: needy\nVersion: 1.0\n{needs}")
+        made.writestr("needy-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        made.writestr("needy-1.0.dist-info/RECORD", "")
+
+    environment.pins.write_text(f"# without: gone\n{wheel}\n")
+    with pytest.raises(NotInstalled, match=r"needy 1\.0 requires away"):
+        environment.ready()
+
+    environment.pins.write_text(f"# without: gone away\n{wheel}\n")
     assert environment.ready() == environment.python
 
 

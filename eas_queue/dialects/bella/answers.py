@@ -31,7 +31,9 @@ def decoded(value: Any) -> tuple[bytes, str] | None:
     if not isinstance(value, dict) or set(value) - {"content_type"} != {"body_base64"}:
         return None
     text, kind = value["body_base64"], value.get("content_type") or ""
-    if not isinstance(text, str) or not isinstance(kind, str) or not inbound.is_header("content-type", kind):
+    if not isinstance(text, str) or not isinstance(kind, str):
+        return None
+    if not kind.isascii() or not inbound.is_header("content-type", kind):
         return None
     try:
         return base64.b64decode(text, validate=True), kind

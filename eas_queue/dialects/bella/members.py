@@ -55,6 +55,17 @@ class Members:
             raise errors.InvalidRequest(f"the body is not a JSON object: {exc}") from exc
 
 
+def values_of(body: bytes) -> dict[str, Any]:
+    """Of an object whose text is not handed on. Raises InvalidRequest."""
+    try:
+        found = _decoder.decode(body.decode())
+    except (ValueError, RecursionError) as exc:
+        raise errors.InvalidRequest(f"the body is not a JSON object: {exc}") from exc
+    if not isinstance(found, dict):
+        raise errors.InvalidRequest("the body is not a JSON object")
+    return found
+
+
 def _has_too_many(body: bytes) -> bool:
     def marks(text: bytes) -> int:
         return text.count(b",") + text.count(b"[") + text.count(b"{")

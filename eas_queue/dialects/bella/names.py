@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime
 
 from eas_queue.engine import errors, ids
+from eas_queue.engine.service import NAME
 from eas_queue.engine.taking import Lane
 
 HIGH, NORMAL = 0, 1  # levels; level 0 is what somebody waits for
@@ -16,10 +18,14 @@ _TASK = re.compile(r"TASK-\d{1,5}-[01]-[BSCP]-\d{12}-([0-9a-f]{4})-([0-9a-f]{28}
 
 def task_id(request_id: str, level: int, mode: str, submitted_ms: int) -> str:
     """The id of a task that was put here. Its last two parts are the request's id, all others are for people."""
-    at = datetime.fromtimestamp(submitted_ms / 1000, UTC)
     digits = request_id.replace("-", "")
     number = ids.service_number(request_id)
-    return f"TASK-{number}-{level}-{MODES[mode]}-{at:%y%m%d%H%M%S}-{digits[:4]}-{digits[4:]}"
+    return f"TASK-{number}-{level}-{MODES[mode]}-{_second(submitted_ms // 1000)}-{digits[:4]}-{digits[4:]}"
+
+
+@functools.lru_cache(maxsize=64)
+def _second(at_s: int) -> str:
+    return f"{datetime.fromtimestamp(at_s, UTC):%y%m%d%H%M%S}"
 
 
 def request_id(task: str) -> str:
@@ -43,7 +49,7 @@ def level_of(priority_class: int) -> int:
 def lane(name: str) -> Lane:
     """Of `name:level`. Raises InvalidRequest."""
     queue, colon, level = name.rpartition(":")
-    if not colon or ":" in queue or not queue:
+    if not colon or NAME.fullmatch(queue) is None:
         raise errors.InvalidRequest(f"{name[:140]!r} is not a queue and its level, like orders:1")
     if level not in ("0", "1"):
         raise errors.InvalidRequest(f"Unknown queue level: {level[:20]} (there are 0 and 1)")

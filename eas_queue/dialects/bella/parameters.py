@@ -77,9 +77,8 @@ def put(content: Members, caller: Caller, *, held_most_s: float, idempotency_key
     return Put(queue, level, mode, timeout_s, submission)
 
 
-def take(content: Members, caller: Caller, *, fifo_most: int) -> tuple[tuple[str, ...], Wanted]:
+def take(values: dict[str, Any], caller: Caller, *, fifo_most: int) -> tuple[tuple[str, ...], Wanted]:
     """The queues as they are called, and what is wanted of them. Raises InvalidRequest."""
-    values = content.values
     queues = values.get("queues")
     if not isinstance(queues, list) or not queues:
         raise errors.InvalidRequest("queues cannot be empty")
@@ -101,7 +100,9 @@ def take(content: Members, caller: Caller, *, fifo_most: int) -> tuple[tuple[str
         lane if name not in named else lane._replace(most=named[name])
         for name, lane in zip(queues, map(names.lane, queues), strict=True)
     )
-    turn = hashlib.sha256("\n".join([caller.tenant, *queues]).encode("utf-8", "replace")).hexdigest()[:32]
+    turn = ""
+    if strategy is Strategy.ROUND_ROBIN:
+        turn = hashlib.sha256("\n".join([caller.tenant, *queues]).encode()).hexdigest()[:32]
     return tuple(queues), Wanted(
         lanes,
         min(size, fifo_most) if strategy is Strategy.FIFO else size,
@@ -133,11 +134,11 @@ def complete(content: Members) -> tuple[Answer, str]:
     return Answer(code, (("Content-Type", kind),) if kind else (), body), about
 
 
-def renew(content: Members) -> tuple[float, str]:
+def renew(values: dict[str, Any]) -> tuple[float, str]:
     """Seconds from now, and the worker that has it, '' where it does not say. Raises InvalidRequest."""
-    if content.values.get("process_timeout") is None:
+    if values.get("process_timeout") is None:
         raise errors.InvalidRequest("process_timeout is missing: the seconds from now that it is to be held")
-    return _whole(content.values, "process_timeout", least=1, most=SECONDS_MOST), _worker(content.values)[0]
+    return _whole(values, "process_timeout", least=1, most=SECONDS_MOST), _worker(values)[0]
 
 
 def progress(values: dict[str, Any]) -> tuple[ProgressNote, str]:

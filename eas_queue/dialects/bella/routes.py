@@ -7,6 +7,7 @@ import json
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -14,7 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from eas_queue.auth import Access, Role
 from eas_queue.dialects import inbound, outbound
 from eas_queue.dialects.bella import answers, names, parameters, schema, stream
-from eas_queue.dialects.bella.members import Members
+from eas_queue.dialects.bella.members import Members, values_of
 from eas_queue.dialects.failure import Failure
 from eas_queue.engine import errors
 from eas_queue.engine.engine import Engine
@@ -52,7 +53,7 @@ def blueprint(engine: Engine, access: Access, limits: Limits) -> Blueprint:
     @routes.post("/register")
     def register() -> Response:
         allow(Role.ADMIN)
-        values = _members(_SMALL_BYTES).values
+        values = _values()
         queue, endpoint = parameters.queue_name(values), parameters.endpoint(values)
         allow(Role.ADMIN, queue)
         try:
@@ -111,7 +112,7 @@ def blueprint(engine: Engine, access: Access, limits: Limits) -> Blueprint:
     @routes.post("/take")
     def take() -> Response:
         caller = allow(Role.CONSUME)
-        queues, wanted = parameters.take(_members(_SMALL_BYTES), caller, fifo_most=limits.fifo_most)
+        queues, wanted = parameters.take(_values(), caller, fifo_most=limits.fifo_most)
         for lane in wanted.lanes:
             allow(Role.CONSUME, lane.service)
         if wanted.most == 0:
@@ -151,7 +152,7 @@ def blueprint(engine: Engine, access: Access, limits: Limits) -> Blueprint:
     @routes.post("/<task>/renew")
     def renew(task: str) -> Response:
         request_id = _held_by_a_worker(task)
-        lease_s, worker = parameters.renew(_members(_SMALL_BYTES))
+        lease_s, worker = parameters.renew(_values())
         engine.takes.extend(request_id, lease_s, taker=worker)
         return _json(task)
 
@@ -237,6 +238,11 @@ def _empty(code: int) -> Response:
     response = Response(status=code)
     del response.headers["Content-Type"]
     return response
+
+
+def _values() -> dict[str, Any]:
+    request.max_content_length = _SMALL_BYTES
+    return values_of(inbound.whole_body(request))
 
 
 def _members(bytes_most: int | None = None) -> Members:

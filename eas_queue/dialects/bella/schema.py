@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ INSTANCE = "eas_queue:0"  # of the server that a task's client waits at: opaque 
 
 
 class _Facts(NamedTuple):
-    """What a task tells of a request. *about*: what was said where it was put, None where that was another dialect."""
+    """What a task tells of a request. *about*: what was said where it was put, '' where that was another dialect."""
 
     service: str
     request_id: str
@@ -23,7 +25,7 @@ class _Facts(NamedTuple):
     status: str
     submitted_ms: int
     expire_ms: int
-    about: dict[str, str] | None
+    about: str
     endpoint: str
     running_ms: int = 0
     completed_ms: int = 0
@@ -46,13 +48,13 @@ def taken_json(taken: Taken, lane: Lane) -> str:
         "waiting" if taken.attempt == 1 else "queued",
         taken.submitted_ms,
         _expire_ms(about, taken.submitted_ms, taken.deadline_ms),
-        about,
+        taken.about,
         endpoint,
     )
-    return _json(_fields(facts), data=data)
+    return _json(facts, data)
 
 
-def task_json(request: Request, endpoint: str, meta: bytes, body: bytes, result: str | None) -> str:
+def task_json(request: Request, endpoint: str, meta: bytes, body: bytes | None, result: str | None) -> str:
     """A task as it stands. *endpoint*: of its queue; *body*: what was submitted, while that is kept."""
     about = _about(request.about)
     endpoint, data = _endpoint_and_data(about, endpoint, meta, body)
@@ -64,12 +66,12 @@ def task_json(request: Request, endpoint: str, meta: bytes, body: bytes, result:
         status(request),
         request.submitted_ms,
         _expire_ms(about, request.submitted_ms, request.deadline_ms or 0),
-        about,
+        request.about,
         endpoint,
         (request.finished_ms or 0) - request.submitted_ms if is_done else 0,
         request.finished_ms or 0 if is_done else 0,
     )
-    return _json(_fields(facts), data=data, **({} if result is None else {"result": result}))
+    return _json(facts, data, result)
 
 
 def status(request: Request) -> str:
@@ -110,52 +112,61 @@ def standing_json(lane: Lane, found: Standing, now: datetime) -> dict[str, Any]:
     return row | {"mtime": f"{now:%Y-%m-%dT%H:%M:%S}"}
 
 
-def _endpoint_and_data(about: dict[str, str] | None, endpoint: str, meta: bytes, body: bytes) -> tuple[str, str]:
+def _endpoint_and_data(
+    about: Mapping[str, str] | None, endpoint: str, meta: bytes, body: bytes | None
+) -> tuple[str, str]:
     """What a task is for, and what it brings, as JSON; nothing where that is not kept any more."""
     if about is not None:
-        return about["endpoint"], body.decode() or "{}"
+        return about["endpoint"], "{}" if body is None else body.decode()
     said = json.loads(meta)
     kind = next((value for name, value in said["headers"] if name.lower() == "content-type"), "")
     endpoint += ("/" + said["path"] if said["path"] else "") + ("?" + said["query"] if said["query"] else "")
-    return endpoint, answers.as_object(body, kind) if body else "{}"
+    return endpoint, "{}" if body is None else answers.as_object(body, kind)
 
 
-def _expire_ms(about: dict[str, str] | None, submitted_ms: int, deadline_ms: int) -> int:
+def _expire_ms(about: Mapping[str, str] | None, submitted_ms: int, deadline_ms: int) -> int:
     """A deadline of other dialects is one for the start."""
     return deadline_ms if about and deadline_ms else submitted_ms + DAY_MS
 
 
-def _about(text: str) -> dict[str, str] | None:
+@functools.lru_cache(maxsize=1024)  # many tasks say the same
+def _about(text: str) -> Mapping[str, str] | None:
     found: dict[str, str] | None = json.loads(text) if text else None
     return found
 
 
-def _task_id(request_id: str, level: int, about: dict[str, str] | None, submitted_ms: int) -> str:
+def _task_id(request_id: str, level: int, about: Mapping[str, str] | None, submitted_ms: int) -> str:
     return request_id if about is None else names.task_id(request_id, level, about["mode"], submitted_ms)
 
 
-def _fields(facts: _Facts) -> dict[str, Any]:
-    about = facts.about or {"mode": "callback"}
-    trace_id, callback_url = about.get("trace_id", ""), about.get("callback_url", "")
+@functools.lru_cache(maxsize=1024)
+def _fixed(service: str, level: int, about_text: str, endpoint: str) -> str:
+    """What tasks of the same kind have in common, as members of their JSON."""
+    about = _about(about_text) or {"mode": "callback"}
     content = {
-        "task_id": _task_id(facts.request_id, facts.level, facts.about, facts.submitted_ms),
         "ak": "",  # the submitter's key is nobody else's
-        "queue": facts.service,
-        "level": facts.level,
-        "endpoint": facts.endpoint,
-        "status": facts.status,
-        "start_time": facts.submitted_ms,
-        "running_time": facts.running_ms,
-        "expire_time": facts.expire_ms,
-        "completed_time": facts.completed_ms,
+        "queue": service,
+        "level": level,
+        "endpoint": endpoint,
         "response_mode": about["mode"],
+        "callback_url": about.get("callback_url", ""),
     }
-    content["callback_url"] = callback_url
-    if facts.level == names.NORMAL:
-        return content | {"batch_id": "", "trace_id": trace_id}
-    return content | {"instance_id": INSTANCE} | ({"trace_id": trace_id} if trace_id else {})
+    trace_id = about.get("trace_id", "")
+    if level == names.NORMAL:
+        content |= {"batch_id": "", "trace_id": trace_id}
+    else:
+        content |= {"instance_id": INSTANCE} | ({"trace_id": trace_id} if trace_id else {})
+    return json.dumps(content)[1:-1]
 
 
-def _json(content: dict[str, Any], **raw: str) -> str:
-    """*raw*: members that are JSON already."""
-    return json.dumps(content)[:-1] + "".join(f', "{name}": {text}' for name, text in raw.items()) + "}"
+def _json(facts: _Facts, data: str, result: str | None = None) -> str:
+    """*data*, *result*: JSON already."""
+    about = _about(facts.about)
+    task_id = _task_id(facts.request_id, facts.level, about, facts.submitted_ms)
+    fixed = _fixed(facts.service, facts.level, facts.about, facts.endpoint)
+    return (
+        f'{{"task_id": "{task_id}", {fixed}, "status": "{facts.status}", "start_time": {facts.submitted_ms}, '
+        f'"running_time": {facts.running_ms}, "expire_time": {facts.expire_ms}, '
+        f'"completed_time": {facts.completed_ms}, "data": {data}'
+        + ("}" if result is None else f', "result": {result}}}')
+    )

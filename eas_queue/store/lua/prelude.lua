@@ -60,8 +60,8 @@ local function due(s, at_ms) redis.call('ZADD', DUE, 'LT', at_ms, s.name) end
 -- A service that becomes ready enters at the virtual time of now, so that idling earns no credit.
 -- at: its score in READY where the caller knows it.
 local function touch(s, at)
-  local head = redis.call('ZRANGE', s.wait, 0, 0, 'WITHSCORES')
-  if not head[1] or s.paused or s.pull or running(s) >= s.cap or is_held(s) then
+  local head = s.pull and {} or redis.call('ZRANGE', s.wait, 0, 0, 'WITHSCORES')
+  if not head[1] or s.paused or running(s) >= s.cap or is_held(s) then
     if redis.call('ZREM', READY, s.name) == 1 then redis.call('ZREM', READY_HIGH, s.name) end
     return
   end

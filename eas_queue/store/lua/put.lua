@@ -28,8 +28,8 @@ if k.name == 'sink' and name then
     id = entry and string.match(entry, '[^%z]+$')
   end
   if id then
-    local f = redis.call('HMGET', record(s, id), 'state', 'holder')
-    if (f[1] == 'queued' and s.pull) or (f[1] == 'running' and f[2]) then
+    local f = redis.call('HMGET', record(s, id), 'state', 'holder', 'taker')
+    if (f[1] == 'queued' and s.pull) or (f[1] == 'running' and (f[2] or f[3])) then
       end_request(s, id, f[1], ARGV[10], { 'status_code', ARGV[11], 'headers', ARGV[12], 'result', ARGV[7],
         'from_target', '1', 'result_bytes', #ARGV[7], 'won', 'put' },
         ARGV[10] == 'succeeded' and 'SUCCESS' or 'FAILURE', ARGV[13], true)

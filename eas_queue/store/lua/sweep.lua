@@ -108,6 +108,7 @@ local function lapse(s, id)
     if f[4] and f[4] ~= '' and most > 1 then most = f[4] == '-1' and math.huge or tonumber(f[4]) end
   end
   free_slot(s, id)
+  free_taker(s, id)
   if attempt >= most then
     finish_record(s, id, 'failed', { 'status_code', '502', 'from_target', '0', 'error_type', kind, 'error', text },
       'FAILURE', failure_json(kind, text, 'eas_queue.engine.errors'))

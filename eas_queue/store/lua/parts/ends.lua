@@ -11,6 +11,14 @@ local function free_slot(s, id)
   redis.call('ZREM', s.run, id)
 end
 
+-- A taker has it no more: a sequential lane that waited for that has its next one. Returns whether one had it.
+local function free_taker(s, id)
+  if redis.call('HDEL', record(s, id), 'taker') == 0 then return false end
+  local sole = redis.call('HMGET', s.cfg, 'sole0', 'sole1')
+  if sole[1] == id or sole[2] == id then tell_watchers(s) end
+  return true
+end
+
 local function iso_date()
   local days, s = math.floor(clock[1] / 86400), clock[1] % 86400
   local z = days + 719468
@@ -75,8 +83,8 @@ local function finish_record(s, id, state, fields, celery_status, celery_json, h
   set('events', number(had[1]) + 1)
   redis.call('HSET', r, 'state', state, 'finished_ms', now, unpack(fields))
   -- only dead letters may be sent again
-  if stays or state == 'failed' and not had[6] then redis.call('HDEL', r, 'token', 'taker')
-  else redis.call('HDEL', r, 'token', 'taker', 'body') end
+  if stays or state == 'failed' and not had[6] then redis.call('HDEL', r, 'token')
+  else redis.call('HDEL', r, 'token', 'body') end
   if had[2] then redis.call('PEXPIRE', s.idempotency .. had[2], lives_ms) end
   if had[3] then redis.call('PEXPIRE', s.logs .. id, lives_ms) end
   redis.call('PEXPIRE', r, lives_ms)
@@ -118,7 +126,7 @@ end
 local function requeue(s, id, delay_ms)
   local r = record(s, id)
   local f = redis.call('HMGET', r, 'class', 'index', 'deadline_ms')
-  redis.call('HDEL', r, 'token', 'taker')
+  redis.call('HDEL', r, 'token')
   if delay_ms > 0 then
     redis.call('HSET', r, 'state', 'queued', 'not_before_ms', now + delay_ms)
     redis.call('ZADD', s.delay, now + delay_ms, id)

@@ -9,7 +9,7 @@ local function end_request(s, id, state, outcome, fields, celery_status, celery_
     redis.call('ZREM', s.dl, id)
   else
     free_slot(s, id)
-    if free_window(s, id) or redis.call('HDEL', record(s, id), 'taker') == 1 then
+    if free_window(s, id) or free_taker(s, id) then
       is_reported = true
     else
       local token = redis.call('HGET', record(s, id), 'token')

@@ -1,0 +1,1 @@
+"""What `eas-queue pull` can call: a Python function, and a local HTTP target."""
