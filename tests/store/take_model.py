@@ -44,6 +44,7 @@ class Request:
     submitted_ms: int
     deadline_ms: int  # 0: none. It ends the waiting, and with answer_by a run as well
     answer_by: bool = False
+    attempts_most: int = 0  # as its submit said; 0: as its service says
     state: str = "queued"
     attempt: int = 0
     lease_end_ms: int = 0
@@ -106,7 +107,7 @@ class Model:
             request.state, request.attempt, request.taker = "running", request.attempt + 1, taker
             rows.append(Row(first[lane], request.request_id, request.attempt))
             request.lease_end_ms = self._lease_end(request, lease_ms, now_ms)
-            request.deliveries_most = deliveries_most if lease_ms else self.services[request.service].max_attempts
+            request.deliveries_most = self._deliveries_most(request, deliveries_most if lease_ms else None)
             request.by_sequential = strategy == "sequential"
             self.taken[lane] += 1
             if strategy == "sequential":
@@ -164,6 +165,13 @@ class Model:
         must = [request.deadline_ms] if request.answer_by else []
         return min(asked + must, default=now_ms + DAY_MS)
 
+    def _deliveries_most(self, request: Request, asked: int | None) -> int:
+        """What the service or the submit wants sent once is, whatever a take says."""
+        most = self.services[request.service].max_attempts
+        if most > 1 and request.attempts_most:
+            most = request.attempts_most
+        return most if asked is None or most == 1 else asked
+
     # ------------------------------------------------------------------------------------------------------- ends
     def complete(self, request_id: str, now_ms: int, *, is_good: bool) -> bool:
         """Whoever sends it: the first one ends the request, be it that its taker has lost it."""
@@ -194,10 +202,9 @@ class Model:
     def sweep(self, now_ms: int) -> None:
         for request in self.requests.values():
             if request.state == "running" and request.lease_end_ms <= now_ms:
-                most = 1 if self.services[request.service].max_attempts == 1 else request.deliveries_most
                 if request.answer_by and request.is_late(now_ms):
                     self._end(request, "expired")
-                elif request.attempt >= most != ANY:
+                elif request.attempt >= request.deliveries_most != ANY:
                     self._end(request, "failed")
                 else:
                     request.state = "queued"

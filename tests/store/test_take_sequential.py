@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,7 @@ def test_the_lane_is_busy_until_what_it_gave_has_ended(
     drive: Driver, taker: Taker, leave: Callable[[Taker, str], None]
 ) -> None:
     by_deadline = leave in (let_it_expire, complete_it_too_late)
-    options = {"deadline_in_ms": DEADLINE_MS, "own": [("answer_by", "1")]} if by_deadline else {}
+    options: dict[str, Any] = {"deadline_in_ms": DEADLINE_MS, "own": [("answer_by", "1")]} if by_deadline else {}
     first = drive.submit(**options)
     second, third = drive.submit(), drive.submit()
     lease_ms = LEASE_MS if leave is lose_the_last_delivery else HOUR_MS
