@@ -64,8 +64,8 @@ class Scripts:
             name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self._sources.items()
         }
 
-    def call(self, name: str, *args: Any) -> Any:
-        """Run script *name*; returns its raw reply.
+    def call(self, name: str, *args: Any, again: tuple[Any, ...] | None = None) -> Any:
+        """Run script *name*; returns its raw reply. *again*: what is sent the second time, where that differs.
 
         Raises StoreUnavailable, StoreFull, LayoutMismatch.
         """
@@ -77,7 +77,7 @@ class Scripts:
             ) from exc
         except redis.ConnectionError:
             try:
-                return self._evalsha(name, args)
+                return self._evalsha(name, again or args)
             except _AWAY as exc:
                 raise errors.StoreUnavailable(f"Redis can't be reached for {name}", exc) from exc
         except _AWAY as exc:

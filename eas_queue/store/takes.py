@@ -85,8 +85,8 @@ class Takes:
         ended. The same *nonce* gives the same again. Raises NotPulled; nothing is taken then.
         """
         flat = [part for lane in lanes for part in (lane.service, int(lane.is_high), lane.most)]
-        who = lease_ms, deliveries_most, min_age_ms, taker, turn
-        rows = self._scripts.call("take", nonce or fresh_id(), strategy, most, *who, *flat)
+        asked = nonce or fresh_id(), strategy, most, lease_ms, deliveries_most, min_age_ms, taker, turn
+        rows = self._scripts.call("take", *asked, 0, *flat, again=(*asked, 1, *flat))
         if isinstance(rows, int):
             raise NotPulled(-rows - 1)
         return [

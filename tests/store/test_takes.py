@@ -307,3 +307,14 @@ def test_what_is_only_for_takers_is_not_put_where_requests_are_forwarded(drive: 
     assert drive.submit_reply("s", only_pull=True)[1] == [-4]
     drive.register("s", pull=True)
     assert drive.submit_reply("s", only_pull=True)[1][0] == 1
+
+
+def test_a_copy_of_an_empty_take_that_comes_late_leases_nothing(drive: Driver) -> None:
+    """It was sent again because its connection broke, and the first copy was still on its way."""
+    drive.register("s", pull=True)
+    arguments = ("n", "fifo", 1, 0, -1, 0, "", "")
+    assert drive.store.scripts.call("take", *arguments, 1, "s", 0, 1) == []
+    request_id = put(drive)
+
+    assert drive.store.scripts.call("take", *arguments, 0, "s", 0, 1) == []
+    assert take(drive, "s:1") == [request_id]

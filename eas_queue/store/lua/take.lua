@@ -5,7 +5,7 @@
 -- returned. Requests past their deadline end on the way. Idempotent by nonce.
 -- ARGV[1] nonce  [2] strategy  [3] requests at most  [4] lease, ms; 0: until the deadline  [5] deliveries at most, -1: any
 -- [6] not those that were submitted less than so many ms ago  [7] taker  [8] name of the turn of round_robin ('' none)
--- [9..] per lane: service, 1: high priority, requests of it at most
+-- [9] 1: sent again, because the connection broke  [10..] per lane: service, 1: high priority, requests of it at most
 -- RETURNS rows of {lane, id, attempt, submitted_ms, deadline_ms, lease's end, meta, about, body, endpoint of the service}
 -- | CODES -n: consumers do not pull from the service of lane n, so that nothing was taken from any
 local nonce, strategy, most, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -14,7 +14,7 @@ local NO_DEADLINE_MS = 86400000 -- what was taken without a time, and need not b
 local TURN_LIVES_S, NONCE_LIVES_MS = 86400, 10000
 local lanes, by_name = {}, {}
 
-for i = 9, #ARGV, 3 do
+for i = 10, #ARGV, 3 do
   local s, flag = service(ARGV[i]), ARGV[i + 1]
   if not s.known or not s.pull then return -(#lanes + 1) end
   local name = s.name .. ' ' .. flag
@@ -150,6 +150,9 @@ for _, lane in pairs(by_name) do
     redis.call('HSET', lane.s.cfg, 'last', lane.last, 'pulled', nonce)
   end
 end
-if #rows > 0 then redis.call('SET', CALL_PREFIX .. nonce, table.concat(lines, '\n'), 'PX', NONCE_LIVES_MS) end
+-- Of a call that was sent again a copy may still be on its way: nobody would have what it leased.
+if #rows > 0 or ARGV[9] == '1' then
+  redis.call('SET', CALL_PREFIX .. nonce, table.concat(lines, '\n'), 'PX', NONCE_LIVES_MS)
+end
 kick(nonce)
 return rows
