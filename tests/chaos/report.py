@@ -127,7 +127,8 @@ Takers note what they were given and what they completed. `python -m tests.chaos
 - **deliveries**: the sum of the tasks' attempts; the queue's count of tasks that were given out and the leases
   in the append-only file are the same. Each but the last of a task ended because its time was over, none before.
 - **noted**: of these, by the taker that got it. The others were in an answer that a killed taker had not read.
-- **late**: completes that were begun by others besides the one that ended the task; they change nothing.
+- **late**: completes besides the one that ended the task: by takers that were too slow, or repeated with another
+  body, as one in ten is; they change nothing.
 """
 
 

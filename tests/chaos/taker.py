@@ -2,7 +2,8 @@
 
 What it does stands in its log, line by line and at once, so that the last one tells where it was killed: "asks" before
 a take, "got <task id> <status> <n>" for each task after it, "completes <task id>" and "completed <task id>" around the
-call. A task whose data has "kills" kills its taker, so many times. Needs the standard library only.
+call. Some completes are made twice, the second one with another body. A task whose data has "kills" kills its taker, so
+many times. Needs the standard library only.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+AGAIN = 0.1  # of the completes are repeated, as by a client that has not seen the answer
 
 
 def main() -> None:
@@ -44,10 +47,12 @@ def main() -> None:
             perhaps_die(task["data"], Path(given["log"]).parent)
             time.sleep(random.uniform(*given["work_ms"]) / 1000)
             task_id = task["task_id"]
-            note(f"completes {task_id}")
             body = {"by": given["name"], "n": task["data"]["n"]}
-            call(f"{task_id}/complete", {"status_code": 200, "request_id": task_id, "body": body})
-            note(f"completed {task_id}")
+            for again in (False, True)[: 2 if random.random() < AGAIN else 1]:
+                note(f"completes {task_id}")
+                content = body | ({"again": True} if again else {})
+                call(f"{task_id}/complete", {"status_code": 200, "request_id": task_id, "body": content})
+                note(f"completed {task_id}")
 
 
 def perhaps_die(data: dict[str, Any], folder: Path) -> None:

@@ -242,7 +242,7 @@ def _add_up(account: Account, place: Site, attempts: dict[str, int], deadly: dic
         account.expect(found["status"] == "succeeded", f"{task_id} is {found['status']}")
         body = (found.get("result") or {}).get("body") or {}
         account.expect(
-            (task_id, body.get("by")) in given and body.get("n") == number,
+            (task_id, body.get("by")) in given and body == {"by": body["by"], "n": number},
             f"{task_id} has the result {found.get('result')}, which none of its takers gave",
         )
         many, noted = attempts[task_id], seen[task_id]

@@ -23,3 +23,4 @@ def test_tasks_survive_their_takers_and_each_delivery_is_counted(place: Site) ->
     assert account.kills >= 20
     assert account.deliveries > account.tasks  # or nothing was lost, and the test has shown nothing
     assert account.most > MAX_ATTEMPTS
+    assert account.late > 0
