@@ -14,6 +14,7 @@ from eas_queue.engine import deliveries, errors, ids, letters, waiting
 from eas_queue.engine.queues import ServiceQueues
 from eas_queue.engine.receivers import Webhooks
 from eas_queue.engine.request import (
+    EVENT,
     ProgressNote,
     Receipt,
     Request,
@@ -111,7 +112,7 @@ class Engine:
     def _number_for(self, service: Service, submission: Submission) -> int:
         """A name that nobody has made a queue does not become a service by that."""
         if submission.only_pull and not self.services.lists(service.name):
-            return self.takes.standing(service.name).number
+            self.takes.standing(service.name)
         return self.register(service)
 
     @translated
@@ -147,9 +148,11 @@ class Engine:
         return request_of(name, request_id, seen)
 
     @translated
-    def logs(self, request: Request, **limits: int) -> list[LogLine]:
-        """The latest lines that its target logged, oldest first. *limits*: as Store.logs."""
-        return self.store.logs(request.service, request.request_id, **limits) if request.log_count else []
+    def logs(self, request: Request, *, events: bool = False, **limits: int) -> list[LogLine]:
+        """The latest lines that its target logged, oldest first; or the *events* of its stream. *limits*: as
+        Store.logs."""
+        lines = self.store.logs(request.service, request.request_id, **limits) if request.log_count else []
+        return [line for line in lines if (line.level == EVENT) is events]
 
     @translated
     def note_progress(self, request_id: str, token: str, note: ProgressNote) -> None:
@@ -180,6 +183,13 @@ class Engine:
         if request.body is not None:
             return request.body
         return self.store.result_body(request.service, request.request_id) or b""
+
+    @translated
+    def answer(self, request: Request) -> tuple[bytes, str]:
+        """The answer that is kept, byte for byte, and what the dialect keeps of it besides; empty where there is
+        none."""
+        body, about = self.store.answer(request.service, request.request_id)
+        return body or b"", (about or b"").decode()
 
     @translated
     def submitted(self, request: Request) -> tuple[bytes, bytes | None]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from eas_queue.engine.engine import Engine
 
 HEARTBEAT_S = 15.0  # proxies close a stream that is silent for long
-EVERY_LINE = {"most": 10_000, "bytes_most": 16_777_216}  # as many as are kept
+EVERY_EVENT = {"most": 10_000, "bytes_most": 16_777_216}  # as many as are kept
 AWAY_MAX_S = 30.0  # Redis away for longer: the stream ends, and its reader learns why when it comes back
 
 
@@ -30,18 +30,17 @@ class Change:
 
 
 def follow(
-    engine: Engine, first: Request, *, after: int, is_gone: Callable[[], bool], every_line: bool = False
+    engine: Engine, first: Request, *, after: int, is_gone: Callable[[], bool], events: bool = False
 ) -> Generator[Change | None]:
     """The request as it is, then each change until it has ended; None is a heartbeat.
 
-    With each come the log lines since the one before, at first those since its version *after* (-1: all); only the
-    latest of very many, unless *every_line* is wanted.
+    With each come the log lines since the one before, at first those since its version *after* (-1: all); of very many
+    the latest. With *events*, each event of its stream instead.
     Ends early when the process stops, Redis stays away, or *is_gone* says that the reader has hung up. *first* is a
     look that was just made. Close the generator when it is not read any more: nothing is left behind then.
     """
     service, request_id = first.service, first.request_id
     with engine.waits.watching(service, request_id, end_only=False, is_gone=is_gone) as waiter:
-        limits = EVERY_LINE if every_line else {}
         told: tuple[int, int | None] | None = None
         lines_after, log_count = after, -1
         away_since_s: float | None = None
@@ -54,7 +53,7 @@ def follow(
                     request = engine.look_again(first)
                     waiter.saw(request.version, request.position)
                 # only when there are new ones: a target may report its progress many times a second
-                lines = _lines(engine, request, lines_after, limits) if request.log_count != log_count else []
+                lines = _lines(engine, request, lines_after, events) if request.log_count != log_count else []
                 away_since_s = None
             except errors.RequestNotFound:  # it has ended and is past its time
                 return
@@ -77,8 +76,9 @@ def follow(
                 return
 
 
-def _lines(engine: Engine, request: Request, after: int, limits: dict[str, int]) -> list[LogLine]:
+def _lines(engine: Engine, request: Request, after: int, events: bool) -> list[LogLine]:
     """What was logged between version *after* and this look: later lines come with the next one."""
     if not request.log_count or request.version <= after:
         return []
-    return engine.logs(request, after=after, upto=request.version, **limits)
+    limits = EVERY_EVENT if events else {}
+    return engine.logs(request, events=events, after=after, upto=request.version, **limits)

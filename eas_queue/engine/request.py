@@ -152,6 +152,7 @@ class Submission:
         # the tenant's name is hex, so that the blank ends it
         digest = hashlib.sha256(f"{self.caller.tenant} {self.idempotency_key}".encode()).hexdigest()[:40]
         told = b"" if self.webhook is None else f"{self.webhook.url}\n".encode()
+        told += self.about.encode()
         fingerprint = hashlib.sha256(told + f"{self.path}?{self.query}\n".encode() + self.body).hexdigest()[:40]
         return digest, fingerprint
 
@@ -162,11 +163,14 @@ class Submission:
         return self.caller.tenant, 1000 / self.caller.rate_per_s, self.caller.burst
 
 
+EVENT = "!event"  # no level of a log line: what a taker says for a reader of its stream
+
+
 @dataclass(frozen=True, slots=True)
 class ProgressNote:
     """What a target says of a request: *progress*, a JSON object as text ('' none), and (level, message) lines.
 
-    *is_stream*: the lines are what somebody reads as it comes, so that more of them are kept.
+    *is_stream*: some have the level EVENT, and somebody reads them as they come, so that more are kept from here on.
     """
 
     progress: str
@@ -198,8 +202,7 @@ class Request:
     version: grows with every change. progress, log_count: what the target says while it works on it.
     redriven_as: the request that a dead letter was submitted again as, '' if it was not.
     has_own_deadline: how long it may wait was said by its client, not by the service.
-    about, answer_about: what the dialects keep of the request and of its answer besides. deadline_ms: None where there
-    is none.
+    about: what its dialect keeps of it. deadline_ms: None where there is none.
     status_code, headers: the target's last answer (or our own 502 or 504, from_target False) once it has ended in
     succeeded or failed. result_bytes: how long the kept answer is. body: that answer, where the look brought it along;
     Engine.result_body has it in any case.
@@ -229,7 +232,6 @@ class Request:
     redriven_as: str = ""
     has_own_deadline: bool = False
     about: str = ""
-    answer_about: str = ""
     deadline_ms: int | None = None
     body: bytes | None = field(default=None, repr=False)
 
@@ -276,7 +278,6 @@ def request_of(service: str, request_id: str, seen: Seen) -> Request:
         redriven_as=fields.get("redriven_as", ""),
         has_own_deadline="own_deadline" in fields,
         about=fields.get("about", ""),
-        answer_about=fields.get("answer_about", ""),
         deadline_ms=number("deadline_ms") or None,
         body=seen.body,
     )

@@ -86,19 +86,21 @@ class Takes:
         if found or wanted.wait_s <= 0:
             return found
         until_s = time.monotonic() + wanted.wait_s
-        with self._waiting(dict.fromkeys(lane.service for lane in wanted.lanes)) as woken:
+        with self._waiting(dict.fromkeys(lane.service for lane in wanted.lanes)) as taker:
             while True:
                 if is_gone():
                     raise errors.WaiterGone("take")
                 found = self._take(wanted)
+                taker.has_note = taker.has_note and not found
                 left_s = until_s - time.monotonic()
-                if found or left_s <= 0 or woken.is_over:
+                if found or left_s <= 0 or taker.is_over:
                     return found
-                woken.wait(min(left_s, AGE_TICK_S) if wanted.min_age_s else left_s)
+                taker.pass_on()
+                taker.wait(min(left_s, AGE_TICK_S) if wanted.min_age_s else left_s)
 
     @translated
     def _take(self, wanted: Wanted) -> list[Taken]:
-        for _ in range(2):
+        for _ in range(1 + len({lane.service for lane in wanted.lanes})):
             try:
                 return self._engine.store.takes.take(
                     wanted.lanes,
@@ -179,21 +181,22 @@ class Takes:
     def _waiting(self, services: dict[str, None]) -> Iterator[_Taker]:
         """Woken when something may have come for one of *services*. Each note wakes one taker of this process."""
         taker = _Taker()
-        bells = [self._bell(service, taker) for service in services]
-        for bell in bells:
-            bell.armed.wait(ARM_S)
         try:
+            for service in services:
+                taker.bells.append(self._bell(service, taker))
+            until_s = time.monotonic() + ARM_S
+            for bell in taker.bells:
+                bell.armed.wait(max(0.0, until_s - time.monotonic()))
             yield taker
         finally:
+            taker.has_note = taker.has_note or taker.is_rung
+            taker.pass_on()
             with self._lock:
-                for bell in bells:
+                for bell in taker.bells:
                     bell.takers.remove(taker)
                     if not bell.takers and self._bells.get(bell.service) is bell:
                         del self._bells[bell.service]
                         self._engine.waits.remove(bell)
-            if taker.woken.is_set():  # it leaves without having looked: what woke it is for the next
-                for bell in bells:
-                    bell.ring()
 
     def _bell(self, service: str, taker: _Taker) -> _Bell:
         with self._lock:
@@ -211,12 +214,23 @@ class _Taker:
     """One call that waits."""
 
     def __init__(self) -> None:
+        self.bells: list[_Bell] = []
         self.woken = threading.Event()
+        self.is_rung = False  # by a note that nobody else has heard
+        self.has_note = False  # of that kind, and it has not taken what it tells of
         self.is_over = False  # the process is about to stop
 
     def wait(self, timeout_s: float) -> None:
         self.woken.wait(timeout_s)
         self.woken.clear()
+        self.has_note, self.is_rung = self.is_rung, False
+
+    def pass_on(self) -> None:
+        """What woke it may be for somebody behind it: each note goes through the row once."""
+        if self.has_note:
+            self.has_note = False
+            for bell in self.bells:
+                bell.ring(behind=self)
 
 
 class _Bell(QueueWaiter):
@@ -235,10 +249,12 @@ class _Bell(QueueWaiter):
         elif note == self._room:
             self.wake()
 
-    def ring(self) -> None:
-        """One of them looks: more than one item has more than one note."""
-        for taker in tuple(self.takers):
-            if not taker.woken.is_set():
+    def ring(self, behind: _Taker | None = None) -> None:
+        """One of them looks, of those *behind* another: more than one item has more than one note."""
+        row = tuple(self.takers)
+        for taker in row[row.index(behind) + 1 :] if behind in row else row:
+            if not taker.is_rung:
+                taker.is_rung = True
                 taker.woken.set()
                 return
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import socket
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from eas_queue.pull import bodies
 from eas_queue.pull.errors import NoAnswer
@@ -40,6 +41,9 @@ class Url:
 
         There is no time limit: the task is ours as long as it runs, until it expires.
         """
+        if _leaves(task.endpoint):
+            text = "the endpoint holds a `.` or `..` segment, which could leave the target's paths"
+            return 400, bodies.of_error("BadEndpoint", text)
         kind = http.client.HTTPSConnection if self._is_tls else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=CONNECT_S)
         with contextlib.closing(connection):
@@ -70,6 +74,12 @@ class Url:
         path = "/" + parts.path.lstrip("/") if parts.path else ""
         target = quote(self._prefix + path, safe=_IN_URL.replace("?", "")) or "/"
         return f"{target}?{quote(parts.query, safe=_IN_URL)}" if parts.query else target
+
+
+def _leaves(endpoint: str) -> bool:
+    """Whether some server could resolve it to a path that is not below ours."""
+    path = re.split(r"[?#]", endpoint, maxsplit=1)[0]
+    return any(part.partition(";")[0] in (".", "..") for part in re.split(r"[/\\]", unquote(unquote(path))))
 
 
 def _body(task: Task) -> bytes:

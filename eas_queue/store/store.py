@@ -39,7 +39,6 @@ LOOK_FIELDS = (
     "redriven_as",
     "own_deadline",
     "about",
-    "answer_about",
 )
 LOOK_BODY_MOST = 65_536  # an answer that is shown with the status comes with the look
 LETTER_FIELDS = ("finished_ms", "attempt", "status_code", "error_type", "error", "class")
@@ -216,7 +215,9 @@ class Store:
         *progress*: JSON or ''; *lines*: (level, message); *is_stream*: STREAM_.. of them are kept."""
         flat = [part for line in lines for part in line]
         limits = (STREAM_LINES_KEPT, STREAM_BYTES_KEPT) if is_stream else (LOG_LINES_KEPT, LOG_BYTES_KEPT)
-        return bool(self.scripts.call("progress", service, request_id, token, progress, *limits, taker, *flat))
+        return bool(
+            self.scripts.call("progress", service, request_id, token, progress, *limits, taker, int(is_stream), *flat)
+        )
 
     def redrive(
         self, service: str, pairs: Iterable[tuple[str, str]], *, max_queue_length: int, deadline_in_ms: int
@@ -308,6 +309,12 @@ class Store:
         """The kept answer, None when there is none."""
         body: bytes | None = scripts.guard(self.client.redis.hget, keys.record_key(service, request_id), "result")
         return body
+
+    def answer(self, service: str, request_id: str) -> tuple[bytes | None, bytes | None]:
+        """(result, answer_about) of a request, None where there is none."""
+        key = keys.record_key(service, request_id)
+        body, about = scripts.guard(self.client.redis.hmget, key, ["result", "answer_about"])
+        return body, about
 
     def submitted(self, service: str, request_id: str) -> tuple[bytes | None, bytes | None]:
         """(meta, body) of a request, None for what is not kept any more."""

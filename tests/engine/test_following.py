@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_a_line_that_comes_between_the_look_and_its_lines_is_told_once(
     drive.progress(work, "", ("info", "first"))
     logs = engine.logs
 
-    def late(request: Request, **limits: int) -> list[LogLine]:
+    def late(request: Request, **limits: Any) -> list[LogLine]:
         monkeypatch.setattr(engine, "logs", logs)
         drive.progress(work, "", ("info", "second"))
         return logs(request, **limits)
@@ -95,7 +96,7 @@ def test_lines_are_read_when_there_are_new_ones_only(
     reads = []
     logs = engine.logs
 
-    def counted(request: Request, **limits: int) -> list[LogLine]:
+    def counted(request: Request, **limits: Any) -> list[LogLine]:
         reads.append(limits)
         return logs(request, **limits)
 

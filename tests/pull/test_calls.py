@@ -62,6 +62,19 @@ def test_an_endpoint_names_a_path_and_never_another_host(
     assert calls[0].headers["host"] == target.url.removeprefix("http://")
 
 
+@pytest.mark.parametrize("endpoint", ["/../admin", "/x/%2e%2e/admin", "/..;/admin", "/a/..\\admin", "/%252e%252e/a"])
+def test_no_endpoint_leaves_the_paths_of_its_target(
+    place: Place, target: OwnTarget, calls: list[Call], endpoint: str
+) -> None:
+    queue = place.queue()
+    task_id = place.put(queue, {}, endpoint)
+
+    place.worker(queue, "--call", f"{target.url}/base")
+
+    assert place.result(task_id)["status_code"] == 400
+    assert calls == []
+
+
 def test_any_status_is_the_result(place: Place, target: OwnTarget) -> None:
     queue = place.queue()
     target.act = lambda call: (int(call.path.rpartition("/")[2]), b'{"detail": "so it is"}')

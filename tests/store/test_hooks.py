@@ -264,8 +264,12 @@ def test_a_take_that_is_sent_twice_hands_out_the_same(drive: Driver) -> None:
 
 def test_receivers_take_turns_whatever_their_backlog(drive: Driver) -> None:
     drive.register(max_concurrency=100)
-    ones = [ended(drive, ONE) for _ in range(4)]
-    twos = [ended(drive, TWO) for _ in range(2)]
+    ones: list[str] = []
+    twos: list[str] = []
+    for url, found, count in ((ONE, ones, 4), (TWO, twos, 2)):
+        for _ in range(count):
+            found.append(ended(drive, url))
+            drive.pass_time(1)  # those of one millisecond have no order
 
     order = [each for _ in range(6) for each in ids(take(drive))]
 

@@ -15,15 +15,27 @@ from eas_queue.engine import errors
 from eas_queue.engine.request import Request, State
 
 _CODED = {"body_base64", "content_type"}
+_TYPE_MOST = 255  # characters of a type: longer headers are refused by many a client and proxy
 LOST = "TakerLost"  # error_type of what was given out as often as its takers allowed
 
 
-def kept(text: str, span: tuple[int, int] | None = None, *, is_coded: bool = False) -> str:
-    """The map without its body, and where that stood; all of the map where the body can't be put there again."""
-    if span is None:
-        return json.dumps({"around": text})
-    start, end = span
-    return json.dumps({"around": text[:start] + text[end:], "at": start} | ({"coded": True} if is_coded else {}))
+def kept_of(text: str, span: tuple[int, int] | None = None, *, is_coded: bool = False) -> str:
+    """The map without its body, or without the base64 of that, and where it stood; without a span all of the map."""
+    found: dict[str, Any] = {"around": text}
+    if span is not None:
+        start, end = span
+        found = {"around": text[:start] + text[end:], "at": start} | ({"coded": True} if is_coded else {})
+    return json.dumps(found, ensure_ascii=False)
+
+
+def coded_span(raw: str, start: int, body: bytes) -> tuple[int, int] | None:
+    """Where in a text the base64 of *body* stands; None where it is written in another way.
+
+    *raw*: the coded body, which begins at *start*.
+    """
+    text = base64.b64encode(body).decode()
+    at = raw.find(f'"{text}"')
+    return None if at < 0 else (start + at + 1, start + at + 1 + len(text))
 
 
 def decoded(value: Any) -> tuple[bytes, str] | None:
@@ -33,7 +45,7 @@ def decoded(value: Any) -> tuple[bytes, str] | None:
     text, kind = value["body_base64"], value.get("content_type") or ""
     if not isinstance(text, str) or not isinstance(kind, str):
         return None
-    if not kind.isascii() or not inbound.is_header("content-type", kind):
+    if len(kind) > _TYPE_MOST or not kind.isascii() or not inbound.is_header("content-type", kind):
         return None
     try:
         return base64.b64decode(text, validate=True), kind
@@ -67,17 +79,20 @@ def as_value(body: bytes, kind: str) -> str:
     return coded(body, kind)
 
 
-def result(request: Request, task_id: str, body: bytes) -> str | None:
-    """The map that the request was completed with, as it was written; None where there is none."""
+def result(request: Request, task_id: str, body: bytes, about: str) -> str | None:
+    """The map that the request was completed with, as it was written; None where there is none.
+
+    *body* and *about* are what is kept of its answer.
+    """
     if not request.state.is_terminal or request.state in (State.CANCELLED, State.EXPIRED):
         return None
-    if request.answer_about:
-        about = json.loads(request.answer_about)
-        around, at = about["around"], about.get("at")
+    if about:
+        kept = json.loads(about)
+        around, at = kept["around"], kept.get("at")
         if at is None:
             return str(around)
-        kind = request.header("content-type") or ""
-        return f"{around[:at]}{coded(body, kind) if about.get('coded') else body.decode()}{around[at:]}"
+        inner = base64.b64encode(body) if kept.get("coded") else body
+        return f"{around[:at]}{inner.decode()}{around[at:]}"
     if request.error_type == LOST:
         return json.dumps({"status_code": 408, "request_id": task_id})
     head = json.dumps({"status_code": request.status_code or 500, "request_id": task_id})

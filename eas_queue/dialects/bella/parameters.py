@@ -12,7 +12,7 @@ from eas_queue.dialects import reports
 from eas_queue.dialects.bella import answers, names
 from eas_queue.dialects.bella.members import Members
 from eas_queue.engine import errors
-from eas_queue.engine.request import Caller, ProgressNote, Submission, Webhook
+from eas_queue.engine.request import EVENT, Caller, ProgressNote, Submission, Webhook
 from eas_queue.engine.retry import Answer
 from eas_queue.engine.taking import Strategy, Wanted
 
@@ -23,7 +23,6 @@ SECONDS_MOST = 31_536_000
 ENDPOINT_MOST, TRACE_MOST = 2048, 256
 QUEUES_MOST, SIZE_MOST = 50, 1000
 WAIT_MOST_S = 5.0
-EVENT = "event"  # the level of log lines that are a stream's events
 EVENTS_MOST = 100
 JSON = ("Content-Type", "application/json")
 _PRINTABLE = re.compile(r"[!-~]{1,128}")
@@ -58,7 +57,7 @@ def put(content: Members, caller: Caller, *, held_most_s: float, idempotency_key
         raise errors.InvalidRequest("data must be a JSON object")
     level = names.HIGH if mode in _HELD else _level(values)
     timeout_s = _timeout_s(values, mode, held_most_s)
-    about = {"endpoint": endpoint, "mode": mode, "trace_id": _text(values, "trace_id", TRACE_MOST)}
+    about = {"endpoint": endpoint, "mode": mode, "level": level, "trace_id": _text(values, "trace_id", TRACE_MOST)}
     url = _text(values, "callback_url", 4096)
     if url:
         about["callback_url"] = url
@@ -123,14 +122,13 @@ def complete(content: Members) -> tuple[Answer, str]:
         status = int(status)
     code = status if type(status) is int and 200 <= status <= 599 else 200 if status is None else 500
     if "body" not in content.spans:
-        return Answer(code, (JSON,), b"{}"), answers.kept(content.text)
+        return Answer(code, (JSON,), b"{}"), answers.kept_of(content.text)
     coded = answers.decoded(content.values["body"])
     raw, span = content.raw("body"), content.spans["body"]
     if coded is None:
-        return Answer(code, (JSON,), raw.encode()), answers.kept(content.text, span)
+        return Answer(code, (JSON,), raw.encode()), answers.kept_of(content.text, span)
     body, kind = coded
-    can_be_made_again = raw == answers.coded(body, kind)
-    about = answers.kept(content.text, span, is_coded=True) if can_be_made_again else answers.kept(content.text)
+    about = answers.kept_of(content.text, answers.coded_span(raw, span[0], body), is_coded=True)
     return Answer(code, (("Content-Type", kind),) if kind else (), body), about
 
 

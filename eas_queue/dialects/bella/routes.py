@@ -133,7 +133,7 @@ def blueprint(engine: Engine, access: Access, limits: Limits) -> Blueprint:
         request_id = names.request_id(task)
         # a body that is no JSON is a third longer in base64
         answer, about = parameters.complete(_members(limits.max_result_bytes * 4 // 3 + _SMALL_BYTES))
-        if len(answer.body) > limits.max_result_bytes:
+        if max(len(answer.body), len(about) - _SMALL_BYTES) > limits.max_result_bytes:
             raise RequestEntityTooLarge
         try:
             allow(Role.CONSUME, engine.service_of(request_id))
@@ -172,7 +172,7 @@ def blueprint(engine: Engine, access: Access, limits: Limits) -> Blueprint:
     @routes.get("/<task>")
     def get(task: str) -> Response:
         found = engine.look_anyway(*allow_task(Role.READ, task))
-        result = answers.result(found, schema.task_id(found), engine.result_body(found))
+        result = answers.result(found, schema.task_id(found), *engine.answer(found))
         return _text(schema.task_json(found, _endpoint(engine, found), *engine.submitted(found), result))
 
     return routes

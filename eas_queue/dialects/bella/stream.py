@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 
 from flask import Response
 
-from eas_queue.dialects.bella.parameters import EVENT
 from eas_queue.engine import errors
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.following import follow
@@ -23,28 +22,32 @@ PING = ": ping\n\n"
 def response(engine: Engine, first: Request, *, is_gone: Callable[[], bool]) -> Response:
     """Each event of the task's worker. Who leaves before the end has it cancelled."""
 
+    ended: list[Request] = []
+
     def events() -> Iterator[str]:
         yield ": waiting\n\n"  # the head goes out now
-        has_ended = False
-        changes = follow(engine, first, after=-1, is_gone=is_gone, every_line=True)
+        changes = follow(engine, first, after=-1, is_gone=is_gone, events=True)
         try:
             for change in changes:
                 if change is None:
                     yield PING
                     continue
-                has_ended = change.request.state.is_terminal
                 for line in change.lines:
-                    if line.level == EVENT:
-                        yield _event(line.message)
+                    yield _event(line.message)
+                if change.request.state.is_terminal:
+                    ended.append(change.request)
         except errors.Unavailable:
             pass
         finally:
             changes.close()
-            if not has_ended:
-                with contextlib.suppress(errors.EngineError):
-                    engine.abandon(first.service, first.request_id)
+
+    def close() -> None:
+        if not ended:
+            with contextlib.suppress(errors.EngineError):
+                engine.abandon(first.service, first.request_id)
 
     found = Response(events(), content_type="text/event-stream; charset=utf-8")
+    found.call_on_close(close)  # also of one that went before its first byte
     found.headers["Cache-Control"] = "no-cache"
     found.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
     return found
@@ -55,4 +58,5 @@ def _event(message: str) -> str:
     data = content["data"]
     text = _MARK.sub("", data) if isinstance(data, str) else json.dumps(data)
     lines = [f"{name}:{content[name]}" for name in ("id", "event") if content[name] is not None]
-    return "\n".join(lines + [f"data:{line}" for line in _LINE_END.split(text)]) + "\n\n"
+    found = "\n".join(lines + [f"data:{line}" for line in _LINE_END.split(text)]) + "\n\n"
+    return found.encode("utf-8", "replace").decode()  # half of a character is no text

@@ -15,6 +15,6 @@ def renderer(engine: Engine) -> Callable[[Request], bytes]:
     """Makes the body for a request that has ended."""
 
     def render(request: Request) -> bytes:
-        return (answers.result(request, schema.task_id(request), engine.result_body(request)) or "{}").encode()
+        return (answers.result(request, schema.task_id(request), *engine.answer(request)) or "{}").encode()
 
     return render

@@ -255,7 +255,8 @@ def strict(shared_target: Target) -> Iterator[Bella]:
     server = RedisServer().start()
     listed = '[services]\ndemo = {}\npulled = { mode = "pull" }\n'
     try:
-        with Installation(server.url, shared_target.url, services_toml=listed, max_wait_s=1) as installation:
+        limits = {"max_wait_s": 1, "max_result_bytes": 3000}
+        with Installation(server.url, shared_target.url, services_toml=listed, **limits) as installation:
             installation.web("-w", "1", "-b", f"127.0.0.1:{installation.port}")
             client = Front(installation, shared_target, server)
             yield Bella(client)

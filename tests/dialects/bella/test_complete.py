@@ -117,6 +117,13 @@ class TestComplete:
         finally:
             bella.front.call("POST", "/api/services/demo/resume")
 
+    def test_a_map_that_is_too_large_is_413_whatever_it_is_made_of(self, strict: Bella) -> None:
+        task_id = strict.held("pulled")
+        for large in ({"body": "x" * 3000}, {"body": {}, "more": "x" * 69_000}, {"more": '"' * 34_000}):
+            assert_refused(strict.complete(task_id, large), 413)
+        assert strict.get(task_id)["status"] == "queued"
+        assert strict.complete(task_id, {"body": {}, "more": "x" * 1000}).status == 200
+
     def test_bytes_are_an_answer_elsewhere(self, bella: Bella, queue: str) -> None:
         task_id = bella.held(queue)
         content = {"body": {"body_base64": "AP9oZWxsbw==", "content_type": "image/png"}}

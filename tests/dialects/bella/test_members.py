@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import string
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -89,3 +90,17 @@ def test_a_number_may_have_many_digits() -> None:
     body = b'{"a": 1' + b"0" * 10_000 + b', "b": 1.' + b"5" * 10_000 + b"}"
 
     assert len(Members.of(body).raw("a")) == 10_001
+
+
+def test_many_marks_in_a_long_text_are_counted_in_little_memory() -> None:
+    """They are no values, and what is escaped between them is nothing to come back to."""
+    body = b'{"a": "' + b"\\n" * 500_000 + b"," * 300_000 + b'"}'
+    tracemalloc.start()
+    try:
+        found = Members.of(body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert len(found.values["a"]) == 800_000
+    assert peak < 8 * len(body)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import socket
+import struct
 import time
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from tests.dialects.bella.conftest import Bella, assert_refused, request_id_of
 from tests.support.front import RATED_TOKEN
+from tests.support.installation import TOKEN, await_condition
 
 DAY_MS = 86_400_000
 # what another parser and writer would change: numbers of any size and form, duplicates, escapes, blanks, order
@@ -58,6 +61,8 @@ class TestCallback:
 
         assert first == second
         assert_refused(other, 422)
+        for change in ({"endpoint": "/other"}, {"level": 0}, {"response_mode": "batch"}, {"trace_id": "t"}):
+            assert_refused(bella.call("POST", "put", {**content, **change}, key), 422)
         assert bella.taken_ids(f"{queue}:1", size=9) == [first]
 
     def test_a_full_queue_is_429(self, bella: Bella) -> None:
@@ -364,6 +369,52 @@ class TestStreaming:
             [event] = list(stream)
 
         assert (event["id"], event["event"], event["data"]) == ("1", "n", lines)
+
+    def test_one_whose_client_resets_at_once_is_cancelled(self, bella: Bella, queue: str) -> None:
+        body = json.dumps({"queue": queue, "endpoint": "/x", "data": {}, "response_mode": "streaming"}).encode()
+        fields = ("Host: x", f"Authorization: Bearer {TOKEN}", f"Content-Length: {len(body)}")
+        head = "\r\n".join(("POST /v1/queue/put HTTP/1.1", *fields, "", ""))
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", bella.port)) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(head.encode() + body)
+        await_condition(lambda: bella.stats(f"{queue}:0")["total_put_cnt"] == 5, what="all were put")
+
+        def is_empty() -> bool:
+            found = bella.front.call("GET", f"/api/services/{queue}").json
+            return bool(found["depth"] == found["running"] == 0)
+
+        await_condition(is_empty, timeout_s=10, what="none waits for the rest of its time")
+
+    def test_no_log_line_is_an_event(self, bella: Bella, queue: str) -> None:
+        with bella.streaming(queue) as stream:
+            task_id = bella.take_one(f"{queue}:0")["task_id"]
+            bella.progress(task_id, logs=[{"message": "hello", "level": "event"}])
+            bella.progress(task_id, events=[{"eventData": "one"}])
+            lines = bella.natively(queue, task_id)["logs"]
+            bella.complete(task_id)
+
+            assert [event["data"] for event in stream] == ["one"]
+            assert [(line["level"], line["message"]) for line in lines] == [("event", "hello")]
+
+    def test_half_a_character_ends_no_stream(self, bella: Bella, queue: str) -> None:
+        with bella.streaming(queue) as stream:
+            task_id = bella.take_one(f"{queue}:0")["task_id"]
+            for half in ("\ud83d", "\ude00"):
+                assert bella.progress(task_id, events=[{"eventData": half}]).status == 200
+            bella.complete(task_id)
+
+            assert [event["data"] for event in stream] == ["?", "?"]
+
+    def test_a_log_line_pushes_no_event_out(self, bella: Bella, queue: str) -> None:
+        with bella.streaming(queue) as stream:
+            task_id = bella.take_one(f"{queue}:0")["task_id"]
+            for start in range(0, 600, 100):
+                bella.progress(task_id, events=[{"eventData": str(start + i)} for i in range(100)])
+            bella.progress(task_id, logs=[{"message": "a line"}])
+            bella.complete(task_id)
+
+            assert [event["data"] for event in stream] == [str(i) for i in range(600)]
 
     def test_what_came_before_the_stream_was_read_is_there(self, bella: Bella, queue: str) -> None:
         with bella.streaming(queue) as stream:

@@ -270,6 +270,8 @@ _REACHED = set(failure._STATUS) - {
     errors.ConsumerBusy,  # of consumers, which this dialect has none of
     errors.FilterMismatch,
     errors.TooManyGroups,
+    errors.NotPulled,
+    errors.NotTaken,
     errors.NotCancellable,  # told as 400
 }
 

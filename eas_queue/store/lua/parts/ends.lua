@@ -11,11 +11,12 @@ local function free_slot(s, id)
   redis.call('ZREM', s.run, id)
 end
 
--- A taker has it no more: a sequential lane that waited for that has its next one. Returns whether one had it.
+-- A taker has it no more: a sequential lane that waited for that has its next one, and a held sink room for another.
+-- Returns whether one had it.
 local function free_taker(s, id)
   if redis.call('HDEL', record(s, id), 'taker') == 0 then return false end
   local sole = redis.call('HMGET', s.cfg, 'sole0', 'sole1')
-  if sole[1] == id or sole[2] == id then tell_watchers(s) end
+  if sole[1] == id or sole[2] == id or s.hold then tell_watchers(s) end
   return true
 end
 
