@@ -29,8 +29,9 @@ def test_takers_are_measured_in_miniature() -> None:
     empty = samples[EMPTY_ONE]
     assert empty["takes"] > 1
     assert 0 < empty["p50"] <= empty["p99"] <= empty["worst"]
-    assert empty["empty_scripts"] == 1
-    assert 1 <= empty["empty_reads"] < 1.5  # an empty take is one round trip; a look of the web's own may fall into it
+    # An empty take is one script and one round trip; a sweep or a look of the web's own may fall into it.
+    assert 1 <= empty["empty_scripts"] < 1.1
+    assert 1 <= empty["empty_reads"] < 1.5
 
 
 def _tasks(*names: str) -> Answer:
