@@ -92,7 +92,16 @@ def test_more_unlisted_services_than_are_remembered_are_all_served() -> None:
 
 
 @pytest.mark.parametrize(
-    "alias", ["demo", "acme/demo", "workflows/acme/demo", "1714827/joke", "Qwen/Qwen3-0.6B", "a" * 128, "openai/gpt-oss-20b:peft:131072"]
+    "alias",
+    [
+        "demo",
+        "acme/demo",
+        "workflows/acme/demo",
+        "1714827/joke",
+        "Qwen/Qwen3-0.6B",
+        "a" * 128,
+        "openai/gpt-oss-20b:peft:131072",
+    ],
 )
 def test_an_alias_is_one_to_three_names_joined_by_slashes(alias: str) -> None:
     found = services(allow_unlisted=False, sentiment=ServiceSettings(aliases=(alias,)))
