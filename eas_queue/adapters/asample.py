@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
+import sys
 from dataclasses import dataclass
 from typing import Any
+
+import pydantic_core
 
 from eas_queue.adapters.errors import Unadaptable
 
@@ -74,16 +75,19 @@ def read(body: bytes) -> Asample:
 def loads(body: bytes, what: str) -> Any:
     """*body* as JSON. Raises Unadaptable, which does not repeat it."""
     try:
-        return json.loads(body)
-    except UnicodeDecodeError as exc:
-        raise Unadaptable(f"{what} is no JSON: not UTF-8 at byte {exc.start}") from None
-    except (ValueError, RecursionError) as exc:
+        return pydantic_core.from_json(body, allow_inf_nan=False)
+    except ValueError as exc:
         raise Unadaptable(f"{what} is no JSON: {exc}") from None
 
 
 def are_tokens(values: list[Any]) -> bool:
     """Whether all are token ids. Types by set: one look per value in C, a prompt may have a hundred thousand."""
     return not values or (set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= _TOKEN_MAX)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one that a float can be; NaN is not."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _prompt(prompt: Any) -> list[int]:
@@ -138,6 +142,6 @@ def _number(params: dict[str, Any], name: str) -> float:
     value = params.get(name)
     if value is None:
         return 1.0
-    if type(value) not in (int, float) or not math.isfinite(value):
+    if not is_number(value):
         raise Unadaptable(f"sampling_params.{name} is no number")
     return float(value)
