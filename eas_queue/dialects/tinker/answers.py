@@ -29,10 +29,11 @@ def json_response(content: Any, code: int = 200) -> Response:
     return _response(json.dumps(content).encode() + b"\n", "application/json", code)
 
 
-def result(found: Request, body: bytes, accept: str) -> Response:
+def result(found: Request, body: bytes, accept: str, *, high_level: bool) -> Response:
     """What has become of a request that has ended. Failures, too, are 200: the SDK would ask for anything else again.
 
-    *body*: its target's answer. *accept*: the poll's header, by which newer clients ask for protobuf.
+    *body*: its target's answer. *accept*: the poll's header, by which newer clients ask for protobuf. *high_level*: who
+    polls takes some members of an answer for words of the queue, and gets nothing but samples.
     """
     if found.state is not State.SUCCEEDED:
         return _failed(found, body)
@@ -40,6 +41,8 @@ def result(found: Request, body: bytes, accept: str) -> Response:
         if PROTOBUF_TYPE in accept.lower():
             coded = protobuf.sample(body, About.of(found.about).samples)
             return _response(coded, PROTOBUF_TYPE)
+        if high_level:
+            protobuf.check(body, About.of(found.about).samples)
         return _response(_with_id(found, body), "application/json")
     except protobuf.NotSample as exc:
         return _failure(found, f"service {found.service} returned no sample: {exc}", "server")

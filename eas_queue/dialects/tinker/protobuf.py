@@ -38,12 +38,8 @@ def content_of(body: bytes) -> Any:
 
 def sample(body: bytes, samples: int | None) -> bytes:
     """*samples*: how many sequences were asked for, None where nobody knows. Raises NotSample."""
-    content = content_of(body)
-    sequences = content.get("sequences") if isinstance(content, dict) else None
-    if not isinstance(sequences, list):
-        raise NotSample('its answer has no list "sequences"')
-    if samples is not None and len(sequences) != samples:
-        raise NotSample(f"its answer has {len(sequences)} sequences, {samples} were asked for")
+    content = _sample_of(body, samples)
+    sequences = content["sequences"]
     message = sample_pb2.Sample(sequences=[_sequence(sequence, at) for at, sequence in enumerate(sequences)])
     if content.get("prompt_logprobs") is not None:
         message.prompt_logprobs = _floats(content["prompt_logprobs"], "prompt_logprobs")
@@ -53,6 +49,24 @@ def sample(body: bytes, samples: int | None) -> bytes:
     if type(hits) is int and 0 <= hits < 2**31:
         message.prompt_cache_hit_tokens = hits
     return message.SerializeToString()
+
+
+def check(body: bytes, samples: int | None) -> None:
+    """For older clients, which take samples as JSON. Raises NotSample, also for what they take for something else."""
+    content = _sample_of(body, samples)
+    if "error" in content or content.get("type") == "try_again" or content.get("status") == "complete_metadata":
+        raise NotSample("its answer has members that say something else: error, or a type or status of the protocol's")
+
+
+def _sample_of(body: bytes, samples: int | None) -> dict[str, Any]:
+    content = content_of(body)
+    sequences = content.get("sequences") if isinstance(content, dict) else None
+    if not isinstance(sequences, list):
+        raise NotSample('its answer has no list "sequences"')
+    if samples is not None and len(sequences) != samples:
+        raise NotSample(f"its answer has {len(sequences)} sequences, {samples} were asked for")
+    found: dict[str, Any] = content
+    return found
 
 
 def _sequence(sequence: Any, at: int) -> sample_pb2.Sequence:

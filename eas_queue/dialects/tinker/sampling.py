@@ -110,7 +110,8 @@ def blueprint(engine: Engine, access: Access, *, hold_s: float) -> Blueprint:
             found = engine.wait(service, request_id, hold_s, is_gone=inbound.gone_check(request))
         if not found.state.is_terminal:
             return pending.response(found, high_level=high_level)
-        return answers.result(found, engine.result_body(found), request.headers.get("Accept", ""))
+        accept = request.headers.get("Accept", "")
+        return answers.result(found, engine.result_body(found), accept, high_level=high_level)
 
     @routes.post("/cancel_future")
     def cancel_future() -> Response:
