@@ -7,7 +7,6 @@ import json
 import queue
 import struct
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -167,17 +166,11 @@ class Tinker:
         content = {"queues": [f"{service}:1"], "size": size, "wait": 5, "worker": {"id": "w"}}
         answer = self.front.call("POST", "/v1/queue/take", json.dumps(content))
         assert answer.status == 200, answer.body
-        return [str(task["task_id"]) for task in answer.json.get(service, [])]
+        return [str(task["task_id"]) for task in answer.json.get(f"{service}:1", [])]
 
     def complete(self, request_id: str, content: Any = None) -> None:
         answer = self.front.call("POST", f"/v1/queue/{request_id}/complete", json.dumps(content or {}))
         assert answer.status == 200, answer.body
-
-
-def timed(future: Future[Answer], began_s: float) -> float:
-    """How long after *began_s* its answer came."""
-    future.result()
-    return time.monotonic() - began_s
 
 
 def assert_refused(answer: Answer, status: int, words: str = "") -> dict[str, Any]:
@@ -276,7 +269,7 @@ def front(shared_target: Target, shared_model: OwnTarget) -> Iterator[Front]:
         "acme.dotted" = {{}}
         deep = {{ aliases = ["acme/demo/v2"] }}
         subpaths = {{ target_url = "{url}/base/{{path}}" }}
-        single = {{ max_concurrency = 1 }}
+        wide = {{ max_concurrency = 5 }}
         narrow = {{ mode = "pull", max_queue_length = 1 }}
         hasty = {{ timeout_s = 0.2, max_attempts = 1 }}
         once = {{ max_attempts = 1 }}
@@ -308,10 +301,10 @@ def tinker(front: Front) -> Iterator[Tinker]:
 
 @pytest.fixture(scope="package")
 def open_to_all(shared_target: Target, shared_model: OwnTarget) -> Iterator[Tinker]:
-    """Another installation: it asks for no tokens, and what is not listed is not served."""
+    """Another installation: it asks for no tokens, serves what is listed, and lets nobody wait."""
     server = RedisServer().start()
     listed = f'[services]\ndemo = {{ aliases = ["{MODEL}"] }}\nplain = {{}}\n'
-    settings = {"auth": "off", "api_tokens": "", "max_wait_s": MAX_WAIT_S}
+    settings = {"auth": "off", "api_tokens": "", "max_wait_s": 0}
     try:
         with Installation(server.url, shared_model.url, services_toml=listed, **settings) as installation:
             installation.web("-w", "1", "-b", f"127.0.0.1:{installation.port}")

@@ -1,4 +1,4 @@
-"""Sampling sessions and requests: what they are called, what reaches the target, and what is one request and what two."""
+"""Sampling sessions and requests: what they are called, what reaches the target, and what is the same request."""
 
 from __future__ import annotations
 
