@@ -19,7 +19,6 @@ from tests.support.server import RedisServer, free_port
 
 TINKER, TINKER_022, MINT = "tinker", "tinker_022", "mindlab_toolkit"
 ENVIRONMENTS = (TINKER, TINKER_022, MINT)
-MINT_TOKEN = "sk-ffeeddccbbaa99887766554433221100"  # as Mind Lab gives them out; its toolkit lets ServiceClient take them
 MODELS = 60
 SERVICES = """
     [defaults]
@@ -210,10 +209,8 @@ class House:
     def _program(
         self, environment: str, name: str, *arguments: object, model: str | None = None, **more: Any
     ) -> ClientProgram:
-        prefix, token = ("MINT", MINT_TOKEN) if environment == MINT and model is None else ("TINKER", TOKEN)
-        if environment == MINT:
-            prefix = "MINT"
-        env = {f"{prefix}_BASE_URL": self.installation.url, f"{prefix}_API_KEY": token}
+        prefix = "MINT" if environment == MINT else "TINKER"
+        env = {f"{prefix}_BASE_URL": self.installation.url, f"{prefix}_API_KEY": TOKEN}
         if model is not None:
             env["MINT_BASE_MODEL"] = model
         return ClientProgram(environment, name, *arguments, env=env, **more)
@@ -232,11 +229,7 @@ def house(*environments: str, services_toml: str = "", **settings: object) -> It
     server, target = RedisServer().start(), SampleTarget()
     listed = SERVICES + "".join(f'[services.m{n}]\naliases = ["acme/m{n}"]\n' for n in range(MODELS))
     listed += f'[services.gone]\naliases = ["acme/gone"]\ntarget_url = "http://127.0.0.1:{free_port()}"\n'
-    given: Mapping[str, object] = {
-        "services_toml": listed + services_toml,
-        "api_tokens": f"{TOKEN},{MINT_TOKEN}",
-        "sweep_s": 0.1,
-    }
+    given: Mapping[str, object] = {"services_toml": listed + services_toml, "sweep_s": 0.1}
     try:
         with (
             Installation(server.url, target.url, **(given | settings)) as installation,
