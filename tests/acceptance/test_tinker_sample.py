@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -219,15 +217,15 @@ def finished(place: House) -> int:
 
 def test_a_sample_that_waits_asks_once_for_all_that_time(place: House, sdk: Sdk, model: str, name: str) -> None:
     before = len(place.wire("retrieve_future"))
-    calling = sdk.sampler(model).begin(PROMPT, f"hold {name}")
-    request_id = place.target.await_held(name)
+    future = sdk.sampler(model).future(PROMPT, f"hold {name}")
+    place.target.await_held(name)
 
-    with pytest.raises(AssertionError, match="said nothing"):
-        calling.result(timeout_s=HELD_S)
+    with pytest.raises(TinkerError) as caught:
+        sdk.call("result", on=future, timeout=HELD_S)
     place.target.release(name)
 
-    assert calling.result()["sequences"]
-    assert request_id
+    assert caught.value.name == "TimeoutError"  # which leaves it running
+    assert sdk.call("result", on=future)["sequences"][0]["tokens"] == [12, 23]
     polls = await_condition(lambda: place.wire("retrieve_future")[before:], what="the poll is in the log")
     assert [(poll["status"], poll["type"], poll["iteration"]) for poll in polls] == [("200", "Sample", "0")]
     assert float(polls[0]["took_s"]) >= HELD_S / 2

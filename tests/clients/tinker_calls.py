@@ -3,7 +3,7 @@
     {"n": 1, "do": "sampler", "kwargs": {"base_model": "acme/m1"}, "key": "another one", "service": "of its own"}
     {"n": 2, "do": "sample", "on": 1, "prompt": [1, 2], "num_samples": 4, "params": {..}, "kwargs": {..}}
     {"n": 3, "do": "result", "on": 2, "timeout": 0.5}
-    {"n": 4, "do": "raw_sample", "session": "..", "seq_id": 1, "prompt": [1], "params": {..}, "headers": {..}}
+    {"n": 4, "do": "raw_sample", "session": "..", "seq_id": 1, "prompt": [1], "params": {..}}
 
 A line with *on* is about what call *on* made. Each line out repeats *n*, with *result*, or *error* and what the
 exception carries. The names of what can be done are those of the functions below; raw ones use the low-level client,
@@ -194,9 +194,9 @@ def raw_client(key: str | None) -> AsyncTinker:
     return raw_clients[key]
 
 
-async def raw_session(n: int, model: str, key: str | None = None, headers: dict[str, str] | None = None) -> str:
+async def raw_session(n: int, model: str, key: str | None = None) -> str:
     request = types.CreateSamplingSessionRequest(session_id="mine", sampling_session_seq_id=0, base_model=model)
-    created = await raw_client(key).service.create_sampling_session(request=request, extra_headers=headers or {})
+    created = await raw_client(key).service.create_sampling_session(request=request)
     return created.sampling_session_id
 
 

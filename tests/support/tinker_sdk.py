@@ -201,6 +201,9 @@ class House:
         with self._program(environment, "tinker_queue_status", *more, model=model, parse=fields_of) as program:
             yield program
 
+    def restart_web(self) -> None:
+        self.web = self.installation.web(*ACCESS_LOG)
+
     def wire(self, path: str) -> list[dict[str, Any]]:
         """The requests to this path below /api/v1/ that have been answered so far."""
         lines = [json.loads(line[5:]) for line in self.web.log.splitlines() if line.startswith('wire {"')]
