@@ -10,7 +10,7 @@ import logging
 from flask import Flask
 
 import config
-from eas_queue.dialects import bella, eas, fal, native
+from eas_queue.dialects import bella, eas, fal, native, tinker
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.receivers import Webhooks
 from eas_queue.reload import Reload
@@ -55,6 +55,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
             max_result_bytes=settings.max_result_bytes,
             fifo_most=settings.bella_fifo_most,
         ),
+        tinker.dialect(engine, access, max_wait_s=settings.max_wait_s),
         native.dialect(engine, access, base_url=base_url, max_wait_s=settings.max_wait_s, jwks=signatures.jwks),
     ]
     app = make_app(engine, dialects, max_payload_bytes=settings.max_payload_bytes, sweep_s=settings.sweep_s)

@@ -44,16 +44,25 @@ _poll = monkey.get_original("select", "poll")
 
 
 def submission(
-    request: Request, path: str, caller: Caller, *, priority: int | None = None, own: frozenset[str] = frozenset()
+    request: Request,
+    path: str,
+    caller: Caller,
+    *,
+    priority: int | None = None,
+    own: frozenset[str] = frozenset(),
+    own_headers: tuple[str, ...] = (),
 ) -> Submission:
     """The request as the engine stores it. *path* is the subpath as the client wrote it, still quoted.
 
-    *priority*: where the dialect has its own ways to name one; *own*: query parameters that are for the queue.
+    *priority*: where the dialect has its own ways to name one; *own*: query parameters that are for the queue;
+    *own_headers*: how headers begin that are for the queue, in lower case.
 
     Raises InvalidRequest; werkzeug's RequestEntityTooLarge when the body is over the limit (chunked ones too).
     """
     query = request.query_string.decode("latin-1")
     forwarded, headers, body = _forwarded_query(query, own), _forwarded_headers(request), whole_body(request)
+    if own_headers:
+        headers = tuple(header for header in headers if not header[0].lower().startswith(own_headers))
     return Submission(
         body=body,
         path=_checked_path(path),

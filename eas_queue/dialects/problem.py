@@ -25,10 +25,15 @@ def render(failure: Failure, **members: Any) -> Response:
     response = Response(
         json.dumps(body | members) + "\n", status=failure.status, content_type="application/problem+json"
     )
+    add_headers(response, failure)
+    return response
+
+
+def add_headers(response: Response, failure: Failure) -> None:
+    """What a failure says in headers, whatever the body's shape."""
     for name, value in failure.headers:
         response.headers[name] = value
     if failure.retry_after_s is not None:
         response.headers["Retry-After"] = str(failure.retry_after_s)
     if failure.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="eas_queue"'
-    return response

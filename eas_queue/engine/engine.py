@@ -178,6 +178,11 @@ class Engine:
         raise errors.RequestNotFound(request_id, self.services.result_ttl_s)
 
     @translated
+    def clone_number(self) -> int:
+        """For a copy of a client: positive, and given to nobody else. Redis' clock in seconds, or a little more."""
+        return self.store.clone()
+
+    @translated
     def result_body(self, request: Request) -> bytes:
         """The target's answer, byte for byte; empty where there was none."""
         if request.body is not None:

@@ -197,7 +197,8 @@ class Request:
     """One look at a request. Times are milliseconds of Redis' clock, None where the moment has not come.
 
     position: requests of the service that will start before it, None unless it waits now (0: it is next).
-    depth: requests of the service that wait, retries included. attempts: deliveries that count, so far.
+    depth: requests of the service that wait, retries included; running: those that run. attempts: deliveries that
+    count, so far.
     eta_s: seconds until it is expected to end, None where that can't be told.
     version: grows with every change. progress, log_count: what the target says while it works on it.
     redriven_as: the request that a dead letter was submitted again as, '' if it was not.
@@ -233,11 +234,14 @@ class Request:
     has_own_deadline: bool = False
     about: str = ""
     deadline_ms: int | None = None
+    running: int = 0
     body: bytes | None = field(default=None, repr=False)
 
     def moved(self, place: Place) -> Request:
         """The same request, of which nothing else has changed, at another place."""
-        return dataclasses.replace(self, position=place.position, depth=place.depth, eta_s=waiting_eta_s(place))
+        return dataclasses.replace(
+            self, position=place.position, depth=place.depth, running=place.running, eta_s=waiting_eta_s(place)
+        )
 
     def header(self, name: str) -> str | None:
         """The first header of the target's answer with this name, whatever its case."""
@@ -279,5 +283,6 @@ def request_of(service: str, request_id: str, seen: Seen) -> Request:
         has_own_deadline="own_deadline" in fields,
         about=fields.get("about", ""),
         deadline_ms=number("deadline_ms") or None,
+        running=seen.running,
         body=seen.body,
     )

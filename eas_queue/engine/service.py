@@ -15,7 +15,9 @@ from eas_queue.engine import errors
 from eas_queue.store.shapes import Overview as Overview  # part of what the engine hands out
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-ALIAS = re.compile(rf"{NAME.pattern}(/{NAME.pattern}){{0,2}}")
+_ALIAS_PART = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
+ALIAS_PARTS_MOST = 3
+ALIAS = re.compile(rf"{_ALIAS_PART}(/{_ALIAS_PART}){{0,{ALIAS_PARTS_MOST - 1}}}")
 StatusCode = Annotated[int, Field(ge=300, le=599)]
 
 
@@ -136,6 +138,21 @@ class Services:
     def name_of(self, alias: str) -> str:
         """The service behind a name like `owner/name`: whose alias it is, else `owner.name`, whether served or not."""
         return self._by_alias.get(alias) or alias.replace("/", ".")
+
+    def name_of_path(self, path: str) -> str:
+        """The service behind a path like `name/part/part`: whose alias its beginning is, the longest one first, else
+        the one that is called as its first part, whether served or not."""
+        parts = path.split("/")
+        for count in range(min(ALIAS_PARTS_MOST, len(parts)), 0, -1):
+            found = self._by_alias.get("/".join(parts[:count]))
+            if found:
+                return found
+        return parts[0]
+
+    def aliases_of(self, name: str) -> tuple[str, ...]:
+        """What a service is called outside: its aliases, where it has none its name."""
+        found = self._listed.get(name)
+        return found.aliases if found is not None and found.aliases else (name,)
 
     def get(self, name: str) -> Service:
         """Raises InvalidRequest for a name that can't be one, ServiceNotFound for one that is not served."""

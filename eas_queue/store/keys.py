@@ -11,7 +11,7 @@ LAYOUT = 2  # raise it when a key changes its meaning; epoch.lua refuses to work
 PREFIX = "eas:"
 
 # --- one per server ----------------------------------------------------------------------------------------
-SYS = PREFIX + "sys"  # HASH   layout, run_id, skew_ms (tests only), vt, claims, turns, swept_ms  permanent
+SYS = PREFIX + "sys"  # HASH   layout, run_id, skew_ms (tests only), vt, claims, turns, clones, swept_ms  permanent
 SERVICES = PREFIX + "services"  # HASH   service name -> its number in request ids          permanent
 NUMBERS = PREFIX + "services:numbers"  # HASH   number -> service name                      permanent
 READY = PREFIX + "ready"  # ZSET   service -> virtual time; services that can start work    member leaves when idle

@@ -232,6 +232,10 @@ class Store:
         """The ids that were dead letters and are none any more."""
         return [text(found) for found in self.scripts.call("discard", service, *request_ids)]
 
+    def clone(self) -> int:
+        """A number for a copy of a client that no other copy was given."""
+        return int(self.scripts.call("clone"))
+
     # ----------------------------------------------------------------------------------------------------- reads
     def look(self, service: str, request_id: str) -> Seen | None:
         """The LOOK_FIELDS that are set, its place, and its answer up to LOOK_BODY_MOST; None when unknown."""

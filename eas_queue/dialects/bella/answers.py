@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from eas_queue.dialects import inbound
-from eas_queue.dialects.bella.members import Members
+from eas_queue.dialects.members import Members
 from eas_queue.engine import errors
 from eas_queue.engine.request import Request, State
 

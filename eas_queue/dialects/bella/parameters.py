@@ -10,7 +10,7 @@ from typing import Any
 
 from eas_queue.dialects import reports
 from eas_queue.dialects.bella import answers, names
-from eas_queue.dialects.bella.members import Members
+from eas_queue.dialects.members import Members
 from eas_queue.engine import errors
 from eas_queue.engine.request import EVENT, Caller, ProgressNote, Submission, Webhook
 from eas_queue.engine.retry import Answer

@@ -15,8 +15,8 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from eas_queue.auth import Access, Role
 from eas_queue.dialects import inbound, outbound
 from eas_queue.dialects.bella import answers, names, parameters, schema, stream
-from eas_queue.dialects.bella.members import Members, values_of
 from eas_queue.dialects.failure import Failure
+from eas_queue.dialects.members import Members, values_of
 from eas_queue.engine import errors
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.request import Caller, Request, State
@@ -187,8 +187,8 @@ def _unregistered(queue: str) -> str:
 
 def _endpoint(engine: Engine, found: Request) -> str:
     """That a task of another dialect is for."""
-    if found.about:
-        return ""  # it says so itself
+    if schema.is_own(found):
+        return ""
     try:
         return engine.takes.standing(found.service).endpoint
     except (errors.NotPulled, errors.ServiceNotFound):

@@ -31,6 +31,11 @@ class _Facts(NamedTuple):
     completed_ms: int = 0
 
 
+def is_own(request: Request) -> bool:
+    """Whether it was put here, and so says itself what it is for."""
+    return _about(request.about) is not None
+
+
 def task_id(request: Request) -> str:
     about = _about(request.about)
     level = names.level_of(request.priority_class)
@@ -131,8 +136,9 @@ def _expire_ms(about: Mapping[str, str] | None, submitted_ms: int, deadline_ms: 
 
 @functools.lru_cache(maxsize=1024)  # many tasks say the same
 def _about(text: str) -> Mapping[str, str] | None:
-    found: dict[str, str] | None = json.loads(text) if text else None
-    return found
+    """None also where another dialect keeps something of its own there."""
+    found: dict[str, str] = json.loads(text) if text else {}
+    return found if "endpoint" in found else None
 
 
 def _task_id(request_id: str, level: int, about: Mapping[str, str] | None, submitted_ms: int) -> str:

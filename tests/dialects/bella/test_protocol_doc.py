@@ -13,8 +13,8 @@ from werkzeug import exceptions
 
 import config
 from eas_queue import auth
-from eas_queue.dialects import bella, failure
-from eas_queue.dialects.bella import dialect, members, parameters, routes
+from eas_queue.dialects import bella, failure, members
+from eas_queue.dialects.bella import dialect, parameters, routes
 from eas_queue.engine import errors, ids
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.service import Services, ServiceSettings

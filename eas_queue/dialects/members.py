@@ -43,7 +43,7 @@ class Members:
     @classmethod
     def of(cls, body: bytes) -> Members:
         """Raises InvalidRequest for what is not one JSON object in UTF-8, or has more than VALUES_MOST values."""
-        if _has_too_many(body):
+        if has_too_many(body):
             raise errors.InvalidRequest(
                 f"the body has more than {VALUES_MOST:,} values, which is not read: nothing was stored. "
                 'Send many numbers as one text, like {"body_base64": ".."}'
@@ -66,7 +66,9 @@ def values_of(body: bytes) -> dict[str, Any]:
     return found
 
 
-def _has_too_many(body: bytes) -> bool:
+def has_too_many(body: bytes) -> bool:
+    """Whether *body* has more than VALUES_MOST values."""
+
     def marks(text: bytes) -> int:
         return text.count(b",") + text.count(b"[") + text.count(b"{")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from eas_queue.dialects.bella.members import VALUES_MOST, Members
+from eas_queue.dialects.members import VALUES_MOST, Members
 from eas_queue.engine import errors
 
 

@@ -1,0 +1,89 @@
+"""How answers look: results as JSON or protobuf, failures, and errors of the calls themselves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flask import Response
+
+from eas_queue.dialects import problem
+from eas_queue.dialects.failure import Failure
+from eas_queue.dialects.tinker import protobuf
+from eas_queue.dialects.tinker.parameters import About
+from eas_queue.engine.request import Request, State
+
+PROTOBUF_TYPE = "application/x-protobuf"
+QUOTED_MOST = 500  # characters of what a target said when it failed
+_BUSY = (408, 429)  # of a target's 4xx answers those that are not its client's fault
+
+
+def json_response(content: Any, code: int = 200) -> Response:
+    return _response(json.dumps(content).encode() + b"\n", "application/json", code)
+
+
+def result(found: Request, body: bytes, accept: str) -> Response:
+    """What has become of a request that has ended. Failures, too, are 200: the SDK would ask for anything else again.
+
+    *body*: its target's answer. *accept*: the poll's header, by which newer clients ask for protobuf.
+    """
+    if found.state is not State.SUCCEEDED:
+        return _failed(found, body)
+    try:
+        if PROTOBUF_TYPE in accept.lower():
+            coded = protobuf.sample(body, About.of(found.about).samples)
+            return _response(coded, PROTOBUF_TYPE)
+        return _response(_with_id(found, body), "application/json")
+    except protobuf.NotSample as exc:
+        return _failure(found, f"service {found.service} returned no sample: {exc}", "server")
+
+
+def render_error(failure: Failure) -> Response:
+    """An error of the call itself. Never without a body: the SDK takes an empty 400 for a proxy's and goes on trying.
+
+    Never with a member `error` either, which would make it a failed request.
+    """
+    content = {"detail": failure.detail, "code": failure.code, "title": failure.title, "status": failure.status}
+    response = json_response(content, failure.status)
+    problem.add_headers(response, failure)
+    return response
+
+
+def _failed(found: Request, body: bytes) -> Response:
+    if found.state is State.CANCELLED:
+        return _failure(found, "cancelled by client", "user")
+    if found.state is State.EXPIRED:
+        return _failure(
+            found, f"service {found.service}: it waited longer than its deadline and was not sent", "server"
+        )
+    text = f"service {found.service}: {found.error or 'it gave no answer'}"
+    code = found.status_code or 500
+    if not found.from_target:
+        return _failure(found, text, "server")
+    said = body[: QUOTED_MOST * 4].decode("utf-8", "replace").strip()[:QUOTED_MOST]
+    text += f": {said}" if said else ""
+    return _failure(found, text, "user" if 400 <= code < 500 and code not in _BUSY else "server")
+
+
+def _failure(found: Request, text: str, category: str) -> Response:
+    return json_response({"error": text, "category": category, "request_id": found.request_id})
+
+
+def _with_id(found: Request, body: bytes) -> bytes:
+    """The target's JSON as it came, so that no number changes, and the request's id in it."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise protobuf.NotSample("its answer is not JSON") from exc
+    own = f'"request_id": {json.dumps(found.request_id)}}}\n'.encode()
+    if not isinstance(content, dict):
+        return b'{"result": ' + body.strip() + b", " + own
+    if "request_id" in content:
+        return body
+    return body.rstrip()[:-1].rstrip() + (b", " if content else b"") + own
+
+
+def _response(body: bytes, kind: str, code: int = 200) -> Response:
+    response = Response(body, code, content_type=kind)
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,100 @@
+"""A target's answer as the SDK takes it: JSON `{"sequences": [..]}` in, the message of sample.proto out."""
+
+from __future__ import annotations
+
+import array
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from eas_queue.dialects.tinker import sample_pb2
+
+STOP_REASONS = {"stop": sample_pb2.STOP, "length": sample_pb2.LENGTH}
+_NO_TOKEN, _NO_LOGPROB = 0, -99999.0  # what fills up a row of top tokens
+
+
+class NotSample(Exception):
+    """What the target answered is no sample; the message says why."""
+
+
+def sample(body: bytes, samples: int | None) -> bytes:
+    """*samples*: how many sequences were asked for, None where nobody knows. Raises NotSample."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise NotSample("its answer is not JSON") from exc
+    sequences = content.get("sequences") if isinstance(content, dict) else None
+    if not isinstance(sequences, list):
+        raise NotSample('its answer has no list "sequences"')
+    if samples is not None and len(sequences) != samples:
+        raise NotSample(f"its answer has {len(sequences)} sequences, {samples} were asked for")
+    message = sample_pb2.Sample(sequences=[_sequence(sequence, at) for at, sequence in enumerate(sequences)])
+    if content.get("prompt_logprobs") is not None:
+        message.prompt_logprobs = _floats(content["prompt_logprobs"], "prompt_logprobs")
+    if content.get("topk_prompt_logprobs") is not None:
+        message.prompt_top_tokens.CopyFrom(_top_tokens(content["topk_prompt_logprobs"], "topk_prompt_logprobs"))
+    hits = content.get("prompt_cache_hit_tokens")
+    if type(hits) is int and 0 <= hits < 2**31:
+        message.prompt_cache_hit_tokens = hits
+    return message.SerializeToString()
+
+
+def _sequence(sequence: Any, at: int) -> sample_pb2.Sequence:
+    where = f"sequences[{at}]"
+    if not isinstance(sequence, dict):
+        raise NotSample(f"{where} is not an object")
+    reason = sequence.get("stop_reason")
+    if not isinstance(reason, str) or reason not in STOP_REASONS:
+        raise NotSample(f"{where}.stop_reason is {json.dumps(reason)[:80]}; there are {' and '.join(STOP_REASONS)}")
+    tokens: Any = sequence.get("tokens")
+    message = sample_pb2.Sequence(stop_reason=STOP_REASONS[reason], tokens=_ints(tokens, f"{where}.tokens"))
+    logprobs: Any = sequence.get("logprobs")
+    if logprobs is not None:
+        message.logprobs = _floats(logprobs, f"{where}.logprobs")
+        if len(logprobs) != len(tokens):
+            raise NotSample(f"{where} has {len(tokens)} tokens and {len(logprobs)} logprobs")
+    if sequence.get("topk_logprobs") is not None:
+        message.top_tokens.CopyFrom(_top_tokens(sequence["topk_logprobs"], f"{where}.topk_logprobs"))
+    return message
+
+
+def _top_tokens(rows: Any, where: str) -> sample_pb2.TopTokens:
+    if not isinstance(rows, list) or not all(row is None or isinstance(row, list) for row in rows):
+        raise NotSample(f"{where} is not a list with a list or null for each position")
+    pairs = [list(row or ()) for row in rows]
+    if not all(isinstance(pair, list) and len(pair) == 2 for row in pairs for pair in row):
+        raise NotSample(f"{where} has something that is not [token, logprob]")
+    width = max((len(row) for row in pairs), default=0)
+    full = [pair for row in pairs for pair in (*row, *[(_NO_TOKEN, _NO_LOGPROB)] * (width - len(row)))]
+    return sample_pb2.TopTokens(
+        token_ids=_ints([token for token, _ in full], where),
+        logprobs=_floats([logprob for _, logprob in full], where),
+        k=width,
+        length=len(rows),
+    )
+
+
+def _ints(values: Any, where: str) -> bytes:
+    if not isinstance(values, list) or not all(type(value) is int for value in values):
+        raise NotSample(f"{where} is not a list of token ids")
+    return _packed("i", values, where)
+
+
+def _floats(values: Any, where: str) -> bytes:
+    """A missing value becomes NaN."""
+    if not isinstance(values, list) or not all(value is None or type(value) in (int, float) for value in values):
+        raise NotSample(f"{where} is not a list of numbers")
+    return _packed("f", [math.nan if value is None else value for value in values], where)
+
+
+def _packed(kind: str, values: Sequence[int | float], where: str) -> bytes:
+    """Four bytes each, little-endian."""
+    try:
+        found: array.array[Any] = array.array(kind, values)
+    except OverflowError as exc:
+        raise NotSample(f"{where} has a number that is out of range") from exc
+    if sys.byteorder == "big":
+        found.byteswap()
+    return found.tobytes()
