@@ -16,7 +16,7 @@ from tests.support.samples import SampleTarget
 from tests.support.server import RedisServer
 
 MODEL, SERVICE = "Qwen/Qwen3-0.6B", "demo"
-SLOTS, LEASE_S = 8, 4
+SLOTS, LEASE_S = 8, 5
 SERVICES = f'[services.{SERVICE}]\nmax_concurrency = {SLOTS}\naliases = ["{MODEL}"]\n'
 PATIENCE_S = 30
 CALLS_MOST = 20  # by one sample in all: a client that asks again without a pause makes hundreds
@@ -109,10 +109,10 @@ def assert_each_has_its_own(house: House, begun: list[Begun], *, twice: int = 0)
 def test_samples_outlive_the_web(house: House) -> None:
     begun = house.under_way()
     known = len(begun)
-    begun += house.more()
+    begun += house.fleet.begin(HIGH, 3 * SLOTS)
     await_condition(lambda: house.depth() > known, what="the first of these is submitted")
 
-    house.web.kill()  # between submits and their answers
+    house.web.kill()  # some have been submitted, and their clients don't know it
     begun += house.more()  # and these find nobody
     house.start_web()
     house.target.release()
@@ -125,7 +125,7 @@ def test_samples_of_a_killed_worker_are_sampled_by_the_next_one(house: House) ->
 
     house.worker.kill()
     house.target.release()
-    begun += house.more()
+    begun += house.fleet.begin(HIGH, 6)
     house.start_worker()
 
     assert_each_has_its_own(house, begun, twice=SLOTS)
