@@ -92,7 +92,16 @@ def test_more_unlisted_services_than_are_remembered_are_all_served() -> None:
 
 
 @pytest.mark.parametrize(
-    "alias", ["demo", "acme/demo", "workflows/acme/demo", "1714827/joke", "Qwen/Qwen3-0.6B", "a" * 128]
+    "alias",
+    [
+        "demo",
+        "acme/demo",
+        "workflows/acme/demo",
+        "1714827/joke",
+        "Qwen/Qwen3-0.6B",
+        "a" * 128,
+        "openai/gpt-oss-20b:peft:131072",
+    ],
 )
 def test_an_alias_is_one_to_three_names_joined_by_slashes(alias: str) -> None:
     found = services(allow_unlisted=False, sentiment=ServiceSettings(aliases=(alias,)))
@@ -118,6 +127,8 @@ def test_an_alias_is_one_to_three_names_joined_by_slashes(alias: str) -> None:
         "a/b?c",
         "a" * 129,
         "a%2Fb",
+        ":a/b",
+        "a:/b/",
     ],
 )
 def test_anything_else_is_none(alias: str) -> None:
@@ -154,6 +165,40 @@ def test_an_alias_goes_before_a_service_of_that_name() -> None:
     )
 
     assert found.name_of("acme/demo") == "sentiment"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("run/sampler_weights/000100", "exact"),
+        ("run/sampler_weights/000200", "part"),
+        ("run/sampler_weights/000100/more/of/it", "exact"),
+        ("run/other", "run"),
+        ("run", "run"),
+        ("named/weights/1", "named"),
+        ("unknown/weights/1", "unknown"),
+        ("", ""),
+        ("/", ""),
+        ("run//", "run"),
+    ],
+)
+def test_a_path_is_that_of_the_longest_alias_it_begins_with(path: str, expected: str) -> None:
+    found = services(
+        allow_unlisted=False,
+        exact=ServiceSettings(aliases=("run/sampler_weights/000100",)),
+        part=ServiceSettings(aliases=("run/sampler_weights",)),
+        named=ServiceSettings(),
+    )
+
+    assert found.name_of_path(path) == expected
+
+
+def test_outside_a_service_is_called_by_its_aliases_else_by_its_name() -> None:
+    found = services(allow_unlisted=True, one=ServiceSettings(aliases=("acme/demo", "acme/b")), two=ServiceSettings())
+
+    assert found.aliases_of("one") == ("acme/demo", "acme/b")
+    assert found.aliases_of("two") == ("two",)
+    assert found.aliases_of("nobody") == ("nobody",)
 
 
 # ------------------------------------------------------------------------------------------------------ where it goes

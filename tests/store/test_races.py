@@ -458,6 +458,15 @@ def test_the_processes_that_sweep_at_once_are_all_alive_and_one_sweep_is_noted(d
     assert {process.name: process.about for process in found} == {f"p{i}": f'{{"i": {i}}}' for i in range(THREADS)}
 
 
+@races("clone")
+def test_copies_of_a_client_that_come_at_once_get_a_number_each(drive: Driver) -> None:
+    first = drive.store.clone()
+
+    numbers = race(THREADS, lambda _: drive.store.clone())
+
+    assert sorted(numbers) == list(range(first + 1, first + 1 + THREADS))
+
+
 def dead_letter(drive: Driver) -> str:
     request_id = drive.submit()
     (work,) = drive.start()

@@ -643,3 +643,16 @@ class TestServer:
 
         drive.raw.flushall()
         drive.numbers.clear()
+
+
+def test_a_copy_of_a_client_gets_a_number_that_grows_and_is_never_less_than_the_clock(drive: Driver) -> None:
+    seconds = int(drive.raw.time()[0])
+    first = drive.store.clone()
+    assert seconds <= first <= seconds + 60
+
+    drive.raw.hset(keys.SYS, "clones", seconds + 1000)
+    assert drive.store.clone() == seconds + 1001
+    assert drive.store.clone() == seconds + 1002
+
+    drive.raw.hdel(keys.SYS, "clones")  # as after a loss of all data
+    assert drive.store.clone() >= first

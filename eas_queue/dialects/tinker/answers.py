@@ -14,6 +14,7 @@ from eas_queue.dialects.tinker.parameters import About
 from eas_queue.engine.request import Request, State
 
 PROTOBUF_TYPE = "application/x-protobuf"
+RETRY_AFTER_MOST_S = 60  # the SDK passes over longer ones, and comes again much sooner
 QUOTED_MOST = 500  # characters of what a target said when it failed
 _BUSY = (408, 429)  # of a target's 4xx answers those that are not its client's fault
 
@@ -46,6 +47,8 @@ def render_error(failure: Failure) -> Response:
     content = {"detail": failure.detail, "code": failure.code, "title": failure.title, "status": failure.status}
     response = json_response(content, failure.status)
     problem.add_headers(response, failure)
+    if failure.status == 429 and failure.retry_after_s is not None:
+        response.headers["Retry-After"] = str(min(failure.retry_after_s, RETRY_AFTER_MOST_S))
     return response
 
 
