@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import queue
@@ -21,7 +22,7 @@ from tests.support.target_client import Target
 
 MAX_WAIT_S = 1  # and so the longest time for which a poll is held
 MAX_PAYLOAD_BYTES = 8_000_000
-PULLED = 40
+PULLED = 100
 MODEL = "Qwen/Qwen3-0.6B"
 COLONS = "openai/gpt-oss-20b:peft:131072"
 UNKNOWN_ID = "ffff0000-0000-8000-8000-000000000000"
@@ -91,8 +92,8 @@ class Gate:
 class Tinker:
     """The calls of Tinker's and MinT's clients, by hand."""
 
-    def __init__(self, front: Front) -> None:
-        self.front, self.port = front, front.port
+    def __init__(self, front: Front, server: RedisServer) -> None:
+        self.front, self.server, self.port = front, server, front.port
         self._pool = ThreadPoolExecutor(40)
 
     def close(self) -> None:
@@ -256,8 +257,18 @@ def tokens_toml() -> str:
     return text
 
 
+@contextlib.contextmanager
+def client_of(installation: Installation, target: Target, server: RedisServer) -> Iterator[Tinker]:
+    """Of a running installation."""
+    front = Front(installation, target, server)
+    client = Tinker(front, server)
+    yield client
+    client.close()
+    front.close()
+
+
 @pytest.fixture(scope="package")
-def front(shared_target: Target, shared_model: OwnTarget) -> Iterator[Front]:
+def tinker(shared_target: Target, shared_model: OwnTarget) -> Iterator[Tinker]:
     url = shared_model.url
     services_toml = f"""
         [defaults]
@@ -285,18 +296,10 @@ def front(shared_target: Target, shared_model: OwnTarget) -> Iterator[Front]:
         with Installation(server.url, url, services_toml=services_toml, **settings) as installation:
             installation.web("-w", "2", "-b", f"127.0.0.1:{installation.port}")
             installation.worker("gevent", 50)
-            client = Front(installation, shared_target, server)
-            yield client
-            client.close()
+            with client_of(installation, shared_target, server) as client:
+                yield client
     finally:
         server.stop()
-
-
-@pytest.fixture(scope="package")
-def tinker(front: Front) -> Iterator[Tinker]:
-    client = Tinker(front)
-    yield client
-    client.close()
 
 
 @pytest.fixture(scope="package")
@@ -308,11 +311,8 @@ def open_to_all(shared_target: Target, shared_model: OwnTarget) -> Iterator[Tink
     try:
         with Installation(server.url, shared_model.url, services_toml=listed, **settings) as installation:
             installation.web("-w", "1", "-b", f"127.0.0.1:{installation.port}")
-            client = Front(installation, shared_target, server)
-            found = Tinker(client)
-            yield found
-            found.close()
-            client.close()
+            with client_of(installation, shared_target, server) as client:
+                yield client
     finally:
         server.stop()
 

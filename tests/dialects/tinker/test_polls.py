@@ -26,8 +26,9 @@ from tests.dialects.tinker.conftest import (
     Tinker,
     assert_refused,
     body_of,
+    client_of,
 )
-from tests.support.front import Answer, Front
+from tests.support.front import Answer
 from tests.support.installation import TOKEN, Installation, await_condition
 from tests.support.own_target import OwnTarget
 from tests.support.server import RedisServer, free_port
@@ -63,8 +64,8 @@ def assert_pending(answer: Answer, request_id: str) -> dict[str, Any]:
 class Patient:
     """An installation that holds polls for long, and can lose its Redis. Requests are worked on by hand."""
 
-    def __init__(self, tinker: Tinker, installation: Installation, server: RedisServer) -> None:
-        self.tinker, self.installation, self.server = tinker, installation, server
+    def __init__(self, tinker: Tinker, installation: Installation) -> None:
+        self.tinker, self.installation, self.server = tinker, installation, tinker.server
 
     def held(self, request_id: str, headers: dict[str, str]) -> Future[Answer]:
         """A poll that waits."""
@@ -85,11 +86,8 @@ def patient(shared_target: Target) -> Iterator[Patient]:
     try:
         with Installation(server.url, shared_target.url, services_toml=listed, max_wait_s=HOLD_S) as installation:
             installation.web("-w", "1", "-b", f"127.0.0.1:{installation.port}")
-            front = Front(installation, shared_target, server)
-            tinker = Tinker(front)
-            yield Patient(tinker, installation, server)
-            tinker.close()
-            front.close()
+            with client_of(installation, shared_target, server) as tinker:
+                yield Patient(tinker, installation)
     finally:
         server.stop()
 
