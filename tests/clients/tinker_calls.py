@@ -197,7 +197,7 @@ def raw_client(key: str | None) -> AsyncTinker:
 async def raw_session(n: int, model: str, key: str | None = None) -> str:
     request = types.CreateSamplingSessionRequest(session_id="mine", sampling_session_seq_id=0, base_model=model)
     created = await raw_client(key).service.create_sampling_session(request=request)
-    return created.sampling_session_id
+    return str(created.sampling_session_id)
 
 
 async def raw_sample(

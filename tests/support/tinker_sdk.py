@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,8 +134,8 @@ class Sdk:
     # --------------------------------------------------------------------------------------- the low-level client
     def raw_sample(self, session: str, seq_id: int, prompt: Sequence[int], *steps: str, **more: Any) -> dict[str, Any]:
         """The reply to an asample."""
-        asked = {"session": session, "seq_id": seq_id, "prompt": list(prompt), "params": params(*steps)}
-        found: dict[str, Any] = self.call("raw_sample", **asked, **more)
+        asked: dict[str, Any] = {"session": session, "seq_id": seq_id, "prompt": list(prompt)}
+        found: dict[str, Any] = self.call("raw_sample", params=params(*steps), **asked, **more)
         return found
 
     def raw_poll(self, request_id: str, **more: Any) -> dict[str, Any]:
@@ -192,14 +192,13 @@ class House:
         return self.sdks[environment]
 
     def another_sdk(self, environment: str = TINKER) -> Sdk:
-        return Sdk(self.stack.enter_context(self._program(environment, "tinker_calls")))
+        return Sdk(self.stack.enter_context(program(environment, "tinker_calls", url=self.installation.url)))
 
     @contextlib.contextmanager
     def script(self, environment: str, model: str, *, count: int = 1) -> Iterator[ClientProgram]:
         """The queue status program, *count* times in one process. It says dicts of fields_of()."""
-        more = ("--count", count)
-        with self._program(environment, "tinker_queue_status", *more, model=model, parse=fields_of) as program:
-            yield program
+        with script(environment, "--count", count, url=self.installation.url, model=model) as running:
+            yield running
 
     def restart_web(self) -> None:
         self.web = self.installation.web(*ACCESS_LOG)
@@ -209,14 +208,22 @@ class House:
         lines = [json.loads(line[5:]) for line in self.web.log.splitlines() if line.startswith('wire {"')]
         return [line for line in lines if line["path"] == f"/api/v1/{path}"]
 
-    def _program(
-        self, environment: str, name: str, *arguments: object, model: str | None = None, **more: Any
-    ) -> ClientProgram:
-        prefix = "MINT" if environment == MINT else "TINKER"
-        env = {f"{prefix}_BASE_URL": self.installation.url, f"{prefix}_API_KEY": TOKEN}
-        if model is not None:
-            env["MINT_BASE_MODEL"] = model
-        return ClientProgram(environment, name, *arguments, env=env, **more)
+
+def program(
+    environment: str, name: str, *arguments: object, url: str, model: str | None = None, **more: Any
+) -> ClientProgram:
+    """A program of tests/clients whose client knows the *url* and its key by its environment."""
+    env = {"TINKER_BASE_URL": url, "TINKER_API_KEY": TOKEN}
+    if environment == MINT:
+        env = {"MINT_BASE_URL": f"{url}/", "MINT_API_KEY": TOKEN}  # the toolkit's own default ends like that
+    if model is not None:
+        env["MINT_BASE_MODEL"] = model
+    return ClientProgram(environment, name, *arguments, env=env, **more)
+
+
+def script(environment: str, *arguments: object, url: str, model: str) -> ClientProgram:
+    """The queue status program. It says dicts of fields_of()."""
+    return program(environment, "tinker_queue_status", *arguments, url=url, model=model, parse=fields_of)
 
 
 def service_of(model: str) -> str:
@@ -232,7 +239,7 @@ def house(*environments: str, services_toml: str = "", **settings: object) -> It
     server, target = RedisServer().start(), SampleTarget()
     listed = SERVICES + "".join(f'[services.m{n}]\naliases = ["acme/m{n}"]\n' for n in range(MODELS))
     listed += f'[services.gone]\naliases = ["acme/gone"]\ntarget_url = "http://127.0.0.1:{free_port()}"\n'
-    given: Mapping[str, object] = {"services_toml": listed + services_toml, "sweep_s": 0.1}
+    given: dict[str, object] = {"services_toml": listed + services_toml, "sweep_s": 0.1}
     try:
         with (
             Installation(server.url, target.url, **(given | settings)) as installation,
