@@ -191,8 +191,9 @@ class House:
             self.sdks[environment] = self.another_sdk(environment)
         return self.sdks[environment]
 
-    def another_sdk(self, environment: str = TINKER) -> Sdk:
-        return Sdk(self.stack.enter_context(program(environment, "tinker_calls", url=self.installation.url)))
+    def another_sdk(self, environment: str = TINKER, *, url: str = "") -> Sdk:
+        """*url*: another one than the installation's own."""
+        return Sdk(self.stack.enter_context(program(environment, "tinker_calls", url=url or self.installation.url)))
 
     @contextlib.contextmanager
     def script(self, environment: str, model: str, *, count: int = 1) -> Iterator[ClientProgram]:
