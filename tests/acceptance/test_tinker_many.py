@@ -25,8 +25,9 @@ def test_five_hundred_samples_in_flight_have_their_own_results_and_a_poll_each(s
             Installation(server.url, target.url, services_toml=services(SLOTS)) as installation,
             Recorder("127.0.0.1", installation.port) as recorder,
         ):
-            installation.web()
+            installation.start("web", ["gunicorn", "app:app"])  # it gets ready beside the worker
             installation.worker()
+            installation.await_web()
             target.hold()
             with Fleet(recorder.url) as fleet:
                 assert fleet.await_ready() == "0.38.0"

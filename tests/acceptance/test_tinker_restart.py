@@ -15,6 +15,7 @@ from tests.support.installation import Installation, Process, await_condition
 from tests.support.server import RedisServer
 
 SLOTS, LEASE_S = 8, 5
+ACCESS_LOG = ("--access-logfile", "-")
 PATIENCE_S = 30
 CALLS_MOST = 20  # by one sample in all: a client that asks again without a pause makes hundreds
 _CALL = re.compile(r'"POST /api/v1/(asample|retrieve_future) HTTP/1.1" (\d+)')
@@ -32,7 +33,7 @@ class House:
     worker: Process
 
     def start_web(self) -> None:
-        self.web = self.installation.web("--access-logfile", "-")
+        self.web = self.installation.web(*ACCESS_LOG)
 
     def start_worker(self) -> None:
         self.worker = self.installation.worker()
@@ -76,11 +77,13 @@ def house() -> Iterator[House]:
     with contextlib.ExitStack() as stack:
         stack.callback(server.stop)
         stack.callback(target.stop)
-        settings: dict[str, Any] = {"services_toml": services(SLOTS), "lease_s": LEASE_S, "sweep_s": 0.1}
+        settings = {"services_toml": services(SLOTS), "lease_s": LEASE_S, "sweep_s": 0.1, "web_concurrency": 1}
         installation = stack.enter_context(Installation(server.url, target.url, **settings))
-        web = installation.web("--access-logfile", "-")
+        web = installation.start("web", ["gunicorn", *ACCESS_LOG, "app:app"])
+        worker = installation.worker()
+        installation.await_web()
         fleet = stack.enter_context(Fleet(installation.url))
-        made = House(server, target, installation, fleet, web, installation.worker())
+        made = House(server, target, installation, fleet, web, worker)
         fleet.await_ready()
         made.results(fleet.begin(HIGH, SLOTS))  # from here on there is an estimate, which scripts wait by
         yield made
