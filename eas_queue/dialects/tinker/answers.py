@@ -16,6 +16,7 @@ from eas_queue.engine.request import Request, State
 
 PROTOBUF_TYPE = "application/x-protobuf"
 RETRY_AFTER_MOST_S = 60  # the SDK passes over longer ones, and comes again much sooner
+READ_MOST = 1_048_576  # bytes of an answer that is handed on as it came
 QUOTED_MOST = 500  # characters of what a target said when it failed
 ANOTHER_BODY = (
     "this sampling session has a request with this seq_id already, and another body (or this X-Idempotency-Key has): "
@@ -79,17 +80,20 @@ def _failure(found: Request, text: str, category: str) -> Response:
 
 
 def _with_id(found: Request, body: bytes) -> bytes:
-    """The target's JSON as it came, so that no number changes, and the request's id in it."""
-    try:
-        content = json.loads(body.decode())  # not UTF-16, which would be taken as well
-    except (ValueError, RecursionError) as exc:
-        raise protobuf.NotSample("its answer is not JSON") from exc
-    own = f'"request_id": {json.dumps(found.request_id)}}}\n'.encode()
+    """The target's JSON as it came, so that no number changes, and the request's id in it.
+
+    A long one is not read: the id stands in front of what it says, and goes behind its own where it has one.
+    """
+    own = f'"request_id": {json.dumps(found.request_id)}'.encode()
+    start, end = len(body) - len(body.lstrip()), len(body.rstrip())
+    if len(body) > READ_MOST and body[start : start + 1] == b"{" and body[end - 1 : end] == b"}":
+        return b"{" + own + b", " + body[start + 1 :]
+    content = protobuf.content_of(body)
     if not isinstance(content, dict):
-        return b'{"result": ' + body.strip() + b", " + own
+        return b'{"result": ' + body[start:end] + b", " + own + b"}\n"
     if "request_id" in content:
         return body
-    return body.rstrip()[:-1].rstrip() + (b", " if content else b"") + own
+    return body[: end - 1].rstrip() + (b", " if content else b"") + own + b"}\n"
 
 
 def _response(body: bytes, kind: str, code: int = 200) -> Response:
