@@ -40,6 +40,7 @@ _WIRE = {
     "took_s": "%(L)s",
     "type": "%({x-tinker-request-type}i)s",
     "iteration": "%({x-tinker-request-iteration}i)s",
+    "retry": "%({x-stainless-retry-count}i)s",
 }
 ACCESS_LOG = ("--access-logfile", "-", "--access-logformat", f"wire {json.dumps(_WIRE)}")
 
