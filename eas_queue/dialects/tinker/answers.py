@@ -90,7 +90,8 @@ def _with_id(found: Request, body: bytes) -> bytes:
     own = f'"request_id": {json.dumps(found.request_id)}'.encode()
     start, end = len(body) - len(body.lstrip()), len(body.rstrip())
     if len(body) > READ_MOST and body[start : start + 1] == b"{" and body[end - 1 : end] == b"}":
-        return b"{" + own + b", " + body[start + 1 :]
+        members = body[start + 1 : end - 1].lstrip()
+        return b"{" + own + (b", " + members if members else b"") + b"}\n"
     content = protobuf.content_of(body)
     if not isinstance(content, dict):
         return b'{"result": ' + body[start:end] + b", " + own + b"}\n"

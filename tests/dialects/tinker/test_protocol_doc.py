@@ -338,7 +338,7 @@ def test_the_times_in_the_text_are_those_in_force() -> None:
 
 # ----------------------------------------------------------------------------------------------------------- ends
 def shown(found: Request, body: bytes = b"", accept: str = "") -> tuple[dict[str, Any], Response]:
-    answer = answers.result(found, body, accept)
+    answer = answers.result(found, body, accept, high_level=False)
     assert (answer.status_code, answer.content_type) == (200, "application/json")
     content = json.loads(answer.get_data())
     assert isinstance(content, dict)
@@ -385,7 +385,7 @@ def test_what_is_no_object_comes_as_the_document_says() -> None:
 
     assert shown(done, b"[1]")[0] == {"result": [1], "request_id": EXAMPLE_ID}
     assert f"more than {answers.READ_MOST:,} bytes" in plain("Results")
-    assert answers.result(done, b'{"a": 1.50}', "").get_data() == (
+    assert answers.result(done, b'{"a": 1.50}', "", high_level=False).get_data() == (
         f'{{"a": 1.50, "request_id": "{EXAMPLE_ID}"}}\n'.encode()
     )
 
@@ -397,7 +397,7 @@ def test_the_answer_of_a_target_is_one() -> None:
     written = {name for name in cells("Targets") if "[]" not in name}
     of_sequence = {name.partition("[].")[2] for name in cells("Targets") if "[]" in name}
     done = request_in(State.SUCCEEDED, status_code=200, from_target=True)
-    answer = answers.result(done, json.dumps(example).encode(), answers.PROTOBUF_TYPE)
+    answer = answers.result(done, json.dumps(example).encode(), answers.PROTOBUF_TYPE, high_level=True)
 
     assert written == set(example)
     assert of_sequence == set(sequence)

@@ -626,6 +626,9 @@ class TestMuch:
         assert answer.body == b'{"request_id": "%s", ' % ID.encode() + body[2:]
         assert answer.json["request_id"] == ("own" if own else ID)
 
+    def test_a_long_one_may_be_nothing_but_blanks(self) -> None:
+        assert self.rendered(b"{" + b" " * 2_000_000 + b"}").json == {"request_id": ID}
+
     @pytest.mark.parametrize("value", [b"1", b"{}", b"[]"])
     def test_very_many_values_are_not_read(self, value: bytes) -> None:
         body = b'{"sequences": [' + (value + b",") * 4_000_001 + value + b"]}"
