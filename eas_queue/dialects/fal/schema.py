@@ -25,6 +25,7 @@ _PLATFORM = {
     "WatcherLost": ("runner_disconnected", 503),
     "Refused": ("runner_disconnected", 503),
     "ServiceNotConfigured": ("runner_scheduling_failure", 503),
+    "Unadaptable": ("runner_scheduling_failure", 503),
 }
 
 
