@@ -100,7 +100,7 @@ class Submission:
     not listed in sink or rear, its body goes at its end, and the rest so much later; None as long as others.
     *webhook*: whom to tell of the end. *answer_by*: the deadline is one for the answer, so that it ends a request that
     a taker has as well. *only_pull*: refused where requests are forwarded. *about*: what its dialect wants to know of
-    it later.
+    it later; *key_covers_about*: under a key that was used before, another one makes it another request.
     """
 
     body: bytes
@@ -120,6 +120,7 @@ class Submission:
     answer_by: bool = False
     only_pull: bool = False
     about: str = ""
+    key_covers_about: bool = True
 
     def meta(self) -> str:
         """All but the body, as the record keeps it."""
@@ -152,7 +153,7 @@ class Submission:
         # the tenant's name is hex, so that the blank ends it
         digest = hashlib.sha256(f"{self.caller.tenant} {self.idempotency_key}".encode()).hexdigest()[:40]
         told = b"" if self.webhook is None else f"{self.webhook.url}\n".encode()
-        told += self.about.encode()
+        told += self.about.encode() if self.key_covers_about else b""
         fingerprint = hashlib.sha256(told + f"{self.path}?{self.query}\n".encode() + self.body).hexdigest()[:40]
         return digest, fingerprint
 

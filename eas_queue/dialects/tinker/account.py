@@ -28,6 +28,14 @@ DYNAMIC_CONFIG = {
 }
 
 
+def check_any(access: Access) -> None:
+    """Whoever may submit or read. Raises Unauthorized, Forbidden."""
+    try:
+        access.check(request.headers, request.remote_addr or "", Role.SUBMIT, None)
+    except Forbidden:
+        access.check(request.headers, request.remote_addr or "", Role.READ, None)
+
+
 def blueprint(engine: Engine, access: Access) -> Blueprint:
     """The routes. Sessions are not kept: there is nothing that would depend on them."""
     routes = Blueprint("tinker_account", __name__, url_prefix="/api/v1")
@@ -36,10 +44,7 @@ def blueprint(engine: Engine, access: Access) -> Blueprint:
         access.check(request.headers, request.remote_addr or "", role, service)
 
     def allow_any() -> None:
-        try:
-            allow(Role.SUBMIT)
-        except Forbidden:
-            allow(Role.READ)
+        check_any(access)
 
     def may_use(service: str) -> bool:
         try:

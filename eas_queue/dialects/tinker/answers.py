@@ -11,11 +11,16 @@ from eas_queue.dialects import problem
 from eas_queue.dialects.failure import Failure
 from eas_queue.dialects.tinker import protobuf
 from eas_queue.dialects.tinker.parameters import About
+from eas_queue.engine import errors
 from eas_queue.engine.request import Request, State
 
 PROTOBUF_TYPE = "application/x-protobuf"
 RETRY_AFTER_MOST_S = 60  # the SDK passes over longer ones, and comes again much sooner
 QUOTED_MOST = 500  # characters of what a target said when it failed
+ANOTHER_BODY = (
+    "this sampling session has a request with this seq_id already, and another body (or this X-Idempotency-Key has): "
+    "nothing was stored; give a new request a new seq_id"
+)
 _BUSY = (408, 429)  # of a target's 4xx answers those that are not its client's fault
 
 
@@ -44,7 +49,8 @@ def render_error(failure: Failure) -> Response:
 
     Never with a member `error` either, which would make it a failed request.
     """
-    content = {"detail": failure.detail, "code": failure.code, "title": failure.title, "status": failure.status}
+    detail = ANOTHER_BODY if failure.code == errors.IdempotencyConflict.code else failure.detail
+    content = {"detail": detail, "code": failure.code, "title": failure.title, "status": failure.status}
     response = json_response(content, failure.status)
     problem.add_headers(response, failure)
     if failure.status == 429 and failure.retry_after_s is not None:

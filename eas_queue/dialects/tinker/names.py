@@ -15,7 +15,7 @@ from typing import Any
 from werkzeug.exceptions import NotFound
 
 from eas_queue.engine import errors
-from eas_queue.engine.service import ALIAS_PARTS_MOST, NAME, Services
+from eas_queue.engine.service import ALIAS, ALIAS_PARTS_MOST, NAME, Services
 
 PATH_SCHEME = "tinker://"
 NAME_MOST = 512  # characters of a model's name or path
@@ -57,7 +57,7 @@ def service_of(services: Services, name: str) -> str:
     if name.startswith(PATH_SCHEME):
         service = services.name_of_path(name.removeprefix(PATH_SCHEME))
     else:
-        service = services.name_of(name)
+        service = services.name_of(name) if ALIAS.fullmatch(name) else ""
     if NAME.fullmatch(service) is None:
         raise UnknownModel(name)
     return service
@@ -82,7 +82,7 @@ def of_session(text: str) -> str | None:
         name = base64.urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode()
     except (ValueError, binascii.Error):
         return None
-    return name if 0 < len(name) <= NAME_MOST and name.isprintable() else None
+    return name if 0 < len(name) <= NAME_MOST and name.isascii() and name.isprintable() else None
 
 
 def _text(values: dict[str, Any], member: str) -> str | None:

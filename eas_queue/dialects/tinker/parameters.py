@@ -67,6 +67,7 @@ def sampling(request: Request, caller: Caller, resolve: Callable[[str], str]) ->
         headers=(*found.headers, (MODEL_HEADER, model)),
         idempotency_key=_key(request, values) or found.idempotency_key,
         about=about.packed(),
+        key_covers_about=False,  # it follows from the body, but for how the client wants to be answered
     )
     return Asked(model, service, about.samples or 0, submission)
 

@@ -29,10 +29,10 @@ def blueprint(engine: Engine, access: Access, *, hold_s: float) -> Blueprint:
     def allow(role: Role, service: str | None = None) -> Caller:
         return access.check(request.headers, request.remote_addr or "", role, service)
 
-    def usable(model: str) -> str:
+    def usable(model: str, role: Role = Role.SUBMIT) -> str:
         """The service of a model. Raises UnknownModel, Forbidden."""
         service = names.service_of(engine.services, model)
-        allow(Role.SUBMIT, service)
+        allow(role, service)
         try:
             engine.services.get(service)
         except errors.ServiceNotFound:
@@ -62,8 +62,7 @@ def blueprint(engine: Engine, access: Access, *, hold_s: float) -> Blueprint:
         model = names.of_session(session)
         if model is None:
             raise names.UnknownSession(session)
-        service = names.service_of(engine.services, model)
-        allow(Role.READ, service)
+        service = usable(model, Role.READ)
         content = {"sampler_id": session, "base_model": model}
         if names.is_path(model):
             content = {"sampler_id": session, "base_model": engine.services.aliases_of(service)[0], "model_path": model}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
-from eas_queue.auth import Access, Role
+from eas_queue.auth import Access
 from eas_queue.dialects.tinker import answers
+from eas_queue.dialects.tinker.account import check_any
 
 SDK_METHOD_HEADER = "X-Sdk-Method"  # on calls of the high-level client
 # By the SDK's resources. What is not here either, such as checkpoints' lists, is 404 like any other path.
@@ -32,7 +33,7 @@ def blueprint(access: Access) -> Blueprint:
 
     def refuse() -> Response:
         """501. To the high-level client 404: it goes on trying for five minutes whatever begins with a 5."""
-        access.check(request.headers, request.remote_addr or "", Role.SUBMIT, None)
+        check_any(access)
         code = 404 if SDK_METHOD_HEADER in request.headers else 501
         name = request.path.rpartition("/")[2]
         detail = f"{name} is not served here: this is a queue for sampling, which trains no models and keeps no weights"
