@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from requests.utils import requote_uri
 from urllib3.util import parse_url
 
-from eas_queue import exchange
+from eas_queue import adapters, exchange
+from eas_queue.adapters.errors import Unadaptable
 from eas_queue.engine.retry import Answer, NoAnswer
 from eas_queue.store.shapes import progress_token
 from eas_queue.worker.attempt import Attempt, Closed, ConnectionClosed
@@ -30,6 +31,9 @@ _OWN = frozenset(
     """host accept-encoding content-length transfer-encoding connection x-request-id x-fal-request-id idempotency-key
     x-request-attempt x-progress-url x-progress-token""".split()  # noqa: SIM905
 )
+# An adapter's bodies are plain JSON, whatever its client or target had.
+_OF_THE_BODY = frozenset({"content-type", "content-encoding"})
+_MODEL = "x-tinker-model"  # what a client asked for by name, where its dialect has names of models
 _PREFIX = re.compile(r"https?://[^/?]*", re.I)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -68,12 +72,16 @@ class Forwarder:
         self._connections.close()
 
     def _post(self, attempt: Attempt) -> Answer | NoAnswer:
-        service, most = attempt.service, self._max_result_bytes
-        origin, head = _head(attempt, self._progress_url)
+        service, most, body = attempt.service, self._max_result_bytes, attempt.work.body
+        adapted = None
+        if service.adapter:
+            try:
+                body = adapted = adapters.named(service.adapter).request(body, _model(attempt))
+            except Unadaptable as exc:  # submitted before the service had an adapter
+                return NoAnswer(502, "Unadaptable", f"not sent to {_host(attempt)}: {exc}", final=True)
+        origin, head = _head(attempt, self._progress_url, adapted)
         connect_s = min(CONNECT_TIMEOUT_S, service.timeout_s)
-        reply = self._connections.exchange(
-            attempt, origin, head, attempt.work.body, connect_s=connect_s, bytes_most=most
-        )
+        reply = self._connections.exchange(attempt, origin, head, body, connect_s=connect_s, bytes_most=most)
         if len(reply.body) > most:
             return NoAnswer(
                 502,
@@ -85,12 +93,43 @@ class Forwarder:
         if not 200 <= reply.status_code <= 599:
             return NoAnswer(502, "TargetBroken", f"{_host(attempt)} answered with the status {reply.status_code}")
         headers = tuple(header for header in reply.headers if header[0].lower() not in _HOP_BY_HOP)
+        if adapted is not None and reply.status_code < 300:
+            return _adapted(attempt, reply.status_code, headers, reply.body)
         return Answer(reply.status_code, headers, reply.body)
 
 
-def _head(attempt: Attempt, progress_url: str) -> tuple[exchange.Origin, bytes]:
-    """Where the request goes, and its head as it is sent. Raises ValueError, LocationParseError."""
+def _model(attempt: Attempt) -> str:
+    """The name by which the target knows what it is asked for: one of the service's aliases, else its own."""
+    service = attempt.service
+    for name, value in json.loads(attempt.work.meta)["headers"]:
+        if name.lower() == _MODEL and value in service.aliases:
+            return str(value)
+    return service.aliases[0] if service.aliases else service.name
+
+
+def _adapted(
+    attempt: Attempt, status_code: int, headers: tuple[tuple[str, str], ...], body: bytes
+) -> Answer | NoAnswer:
+    """A 2xx answer in the client's form."""
+    try:
+        content = adapters.named(attempt.service.adapter).answer(attempt.work.body, body)
+    except Unadaptable as exc:
+        return NoAnswer(502, "TargetBroken", f"{_host(attempt)} gave no usable answer: {exc}", final=True)
+    kept = tuple(header for header in headers if header[0].lower() not in _OF_THE_BODY)
+    return Answer(status_code, (*kept, ("Content-Type", "application/json")), content)
+
+
+def _head(attempt: Attempt, progress_url: str, adapted: bytes | None = None) -> tuple[exchange.Origin, bytes]:
+    """Where the request goes, and its head as it is sent. *adapted*: the body, where it is not the client's.
+
+    Raises ValueError, LocationParseError.
+    """
     work, meta = attempt.work, json.loads(attempt.work.meta)
+    given, body = meta["headers"], work.body
+    if adapted is not None:
+        given = [header for header in given if header[0].lower() not in _OF_THE_BODY]
+        given.append(("Content-Type", "application/json"))
+        body = adapted
     url = attempt.service.url(meta["path"], meta["query"]).partition("#")[0]
     if _CONTROL.search(url):
         raise ValueError("a control character stands in it")
@@ -104,9 +143,9 @@ def _head(attempt: Attempt, progress_url: str) -> tuple[exchange.Origin, bytes]:
     lines = [
         f"POST {target} HTTP/1.1",
         f"Host: {host}",
-        *[f"{name}: {value}" for name, value in meta["headers"] if name.lower() not in _OWN],
+        *[f"{name}: {value}" for name, value in given if name.lower() not in _OWN],
         "Accept-Encoding: identity",
-        f"Content-Length: {len(work.body)}",
+        f"Content-Length: {len(body)}",
         f"X-Request-Id: {work.request_id}",
         f"X-Fal-Request-Id: {work.request_id}",
         f"Idempotency-Key: {work.request_id}",

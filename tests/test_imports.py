@@ -84,8 +84,14 @@ def test_the_store_imports_nothing_of_the_project_but_itself() -> None:
     assert offenders("eas_queue/store/", "config", "app", "tasks", "celery", *WEB_FRAMEWORK) == []
 
 
+def test_adapters_import_nothing_of_the_project_but_themselves_and_do_nothing_but_translate() -> None:
+    assert offenders("eas_queue/adapters/", "eas_queue", allowed=("eas_queue.adapters",)) == []
+    outside = ("config", "app", "tasks", "redis", "celery", "requests", "urllib", "socket", *WEB_FRAMEWORK)
+    assert offenders("eas_queue/adapters/", *outside) == []
+
+
 def test_the_engine_knows_no_dialect_worker_or_web_framework() -> None:
-    allowed = ("eas_queue.engine", "eas_queue.store")
+    allowed = ("eas_queue.engine", "eas_queue.store", "eas_queue.adapters")
 
     assert offenders("eas_queue/engine/", "eas_queue", allowed=allowed) == []
     assert offenders("eas_queue/engine/", "config", "app", "tasks", "celery", "requests", *WEB_FRAMEWORK) == []

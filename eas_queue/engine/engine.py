@@ -10,6 +10,8 @@ import math
 import time
 from collections.abc import Callable
 
+from eas_queue import adapters
+from eas_queue.adapters.errors import Unadaptable
 from eas_queue.engine import deliveries, errors, ids, letters, waiting
 from eas_queue.engine.queues import ServiceQueues
 from eas_queue.engine.receivers import Webhooks
@@ -72,6 +74,11 @@ class Engine:
             )
         if submission.webhook is not None:
             self.webhooks.check(submission.webhook.url)
+        if service.adapter and not submission.only_pull:
+            try:
+                adapters.named(service.adapter).check(submission.body)
+            except Unadaptable as exc:
+                raise errors.InvalidRequest(f"service {service.name}: {exc}") from exc
         deadline_s = service.deadline_s if submission.deadline_s is None else submission.deadline_s
         idempotency, rate, meta = submission.idempotency(), submission.rate(), submission.meta()
         own, most_waiting = submission.own_fields(), submission.max_queue_length

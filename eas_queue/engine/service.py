@@ -55,6 +55,9 @@ class ServiceSettings(pydantic.BaseModel):
     aliases: tuple[str, ...] = Field(
         (), description="further names, for dialects whose clients say `owner/name`; each stands once in the file"
     )
+    adapter: Literal["", "openai_completions"] = Field(
+        "", description="how bodies and answers are translated for the target; empty: they pass byte for byte"
+    )
 
     @pydantic.field_validator("aliases")
     @classmethod
@@ -62,6 +65,13 @@ class ServiceSettings(pydantic.BaseModel):
         for alias in value:
             if not ALIAS.fullmatch(alias):
                 raise ValueError(f"{alias[:140]!r} is not one: use one to three names joined by /, like owner/name")
+        return value
+
+    @pydantic.field_validator("adapter")
+    @classmethod
+    def _is_for_what_is_forwarded(cls, value: str, info: pydantic.ValidationInfo) -> str:
+        if value and info.data.get("mode") == "pull":
+            raise ValueError('an adapter translates what is forwarded, but mode = "pull" forwards nothing')
         return value
 
     @pydantic.field_validator("target_url")

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pydantic
 import pytest
 
+from eas_queue import adapters
 from eas_queue.engine import errors
 from eas_queue.engine.service import Service, Services, ServiceSettings
 
@@ -263,6 +264,7 @@ def test_every_setting_has_a_default_that_works_and_a_line_that_explains_it() ->
         ("max_sink_length", 0),
         ("aliases", "acme/demo"),
         ("aliases", [1]),
+        ("adapter", "vllm"),
         ("timeout", 3),
     ],
 )
@@ -281,3 +283,20 @@ def test_a_wrong_target_url_is_refused_without_repeating_it(url: str) -> None:
         ServiceSettings(target_url=url)
 
     assert all("password" not in error["msg"].replace("or password", "") for error in caught.value.errors())
+
+
+def test_an_adapter_is_for_what_is_forwarded() -> None:
+    with pytest.raises(pydantic.ValidationError) as caught:
+        ServiceSettings(mode="pull", adapter="openai_completions")
+
+    assert [error["loc"] for error in caught.value.errors()] == [("adapter",)]
+    assert ServiceSettings(mode="push", adapter="openai_completions").adapter == "openai_completions"
+    assert ServiceSettings(mode="pull", adapter="").mode == "pull"
+
+
+def test_every_adapter_that_may_be_set_is_there() -> None:
+    allowed = get_args(ServiceSettings.model_fields["adapter"].annotation)
+
+    assert ServiceSettings().adapter == ""
+    assert [adapters.named(name).check for name in allowed if name]
+    assert len(allowed) == 2
