@@ -11,7 +11,9 @@ from eas_queue.engine import errors
 
 # More values take a second and more to read, in which nobody else is served. A text, however long, is one value.
 VALUES_MOST = 200_000
-_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)  # possessive: nothing is kept to go back to
+# Possessive: nothing is kept to go back to. One that never closes ends with the body, or it would be gone through again
+# from each quotation mark in it.
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _DIGITS_MOST = 4000  # of a number that Python makes from a text; the text itself is handed on in any case
 _BLANK = re.compile(r"[ \t\n\r]*")
 

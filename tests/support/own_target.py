@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import select
+import socket
 import sys
 import threading
 import urllib.request
@@ -19,6 +21,16 @@ class Call:
     path: str
     headers: dict[str, str]
     body: bytes
+    connection: socket.socket
+
+    def is_abandoned(self) -> bool:
+        """Whether the caller has closed its connection, as the queue does with a request that was cancelled."""
+        if not select.select([self.connection], [], [], 0)[0]:
+            return False
+        try:
+            return not self.connection.recv(1, socket.MSG_PEEK)
+        except ConnectionError:
+            return True
 
     def report(self, **content: Any) -> int:
         """Tell the queue of progress, as a target does; the HTTP status of its answer."""
@@ -70,7 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        call = Call(self.path, headers, self.rfile.read(int(headers.get("content-length", "0"))))
+        body = self.rfile.read(int(headers.get("content-length", "0")))
+        call = Call(self.path, headers, body, self.connection)
         status, body, *more = self.server.act(call)
         self.send_response(status)
         for name, value in ({"Content-Type": "application/json"} | (more[0] if more else {})).items():

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from tests.support.clients import ROOT, python_of
@@ -21,8 +21,19 @@ PATIENCE_S = 15.0
 class ClientProgram:
     """A program of tests/clients that runs; what it says can be read meanwhile. A ``with`` block ends by killing it."""
 
-    def __init__(self, environment: str, name: str, *arguments: object, env: Mapping[str, str] | None = None) -> None:
-        """*environment*: whose Python runs it. *env*: more variables, beside those that every program gets."""
+    def __init__(
+        self,
+        environment: str,
+        name: str,
+        *arguments: object,
+        env: Mapping[str, str] | None = None,
+        parse: Callable[[str], dict[str, Any]] = json.loads,
+    ) -> None:
+        """*environment*: whose Python runs it. *env*: more variables, beside those that every program gets.
+
+        *parse*: what makes of a line of it, where that is not JSON.
+        """
+        self._parse = parse
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  closed by kill()
         self.name = name
         self.popen = subprocess.Popen(
@@ -43,7 +54,7 @@ class ClientProgram:
     def _read(self) -> None:
         assert self.popen.stdout is not None  # PIPE was asked for
         for line in self.popen.stdout:
-            self._said.put(json.loads(line))
+            self._said.put(self._parse(line))
         self._said.put(None)
 
     def __enter__(self) -> Self:

@@ -81,7 +81,7 @@ def _failure(found: Request, text: str, category: str) -> Response:
 def _with_id(found: Request, body: bytes) -> bytes:
     """The target's JSON as it came, so that no number changes, and the request's id in it."""
     try:
-        content = json.loads(body)
+        content = json.loads(body.decode())  # not UTF-16, which would be taken as well
     except (ValueError, RecursionError) as exc:
         raise protobuf.NotSample("its answer is not JSON") from exc
     own = f'"request_id": {json.dumps(found.request_id)}}}\n'.encode()

@@ -22,7 +22,7 @@ class NotSample(Exception):
 def sample(body: bytes, samples: int | None) -> bytes:
     """*samples*: how many sequences were asked for, None where nobody knows. Raises NotSample."""
     try:
-        content = json.loads(body)
+        content = json.loads(body.decode())
     except (ValueError, RecursionError) as exc:
         raise NotSample("its answer is not JSON") from exc
     sequences = content.get("sequences") if isinstance(content, dict) else None

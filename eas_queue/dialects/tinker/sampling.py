@@ -8,8 +8,9 @@ import time
 from flask import Blueprint, Response, g, request
 
 from eas_queue.auth import Access, Role
-from eas_queue.dialects import inbound, members
+from eas_queue.dialects import inbound
 from eas_queue.dialects.tinker import answers, names, parameters, pending
+from eas_queue.dialects.tinker.account import SMALL_BYTES
 from eas_queue.dialects.tinker.parameters import About
 from eas_queue.engine import errors
 from eas_queue.engine.engine import Engine
@@ -19,7 +20,6 @@ HOLD_S = 25.0  # the SDK gives a poll up after 45 s, and then waits before the n
 HIGH_LEVEL_HEADER = "X-Tinker-Request-Type"  # on polls of the high-level client, and on no others
 # It asks again at once, whatever it was told: it must not be told anything sooner than this.
 PENDING_LEAST_S, BROKEN_LEAST_S = 1.0, 5.0
-_SMALL_BYTES = 65_536
 
 
 def blueprint(engine: Engine, access: Access, *, hold_s: float) -> Blueprint:
@@ -40,7 +40,6 @@ def blueprint(engine: Engine, access: Access, *, hold_s: float) -> Blueprint:
         return service
 
     def found_service(role: Role, request_id: str) -> str:
-        allow(role)
         service = engine.service_of(request_id)
         allow(role, service)
         return service
@@ -48,7 +47,7 @@ def blueprint(engine: Engine, access: Access, *, hold_s: float) -> Blueprint:
     @routes.post("/create_sampling_session")
     def create_sampling_session() -> Response:
         caller = allow(Role.SUBMIT)
-        model = names.asked(_values())
+        model = names.asked(inbound.json_object(request, bytes_most=SMALL_BYTES))
         if model is None:
             raise errors.InvalidRequest("the body names no model: it needs a base_model or a model_path")
         usable(model)
@@ -72,7 +71,7 @@ def blueprint(engine: Engine, access: Access, *, hold_s: float) -> Blueprint:
     def join_sampling_session() -> Response:
         """A copy of a client asks for numbers that no other copy uses for its requests."""
         allow(Role.SUBMIT)
-        session = _values().get("sampling_session_id")
+        session = inbound.json_object(request, bytes_most=SMALL_BYTES).get("sampling_session_id")
         if not isinstance(session, str) or names.of_session(session) is None:
             raise names.UnknownSession(str(session))
         return answers.json_response({"type": "join_sampling_session", "client_counter": engine.clone_number()})
@@ -95,6 +94,7 @@ def blueprint(engine: Engine, access: Access, *, hold_s: float) -> Blueprint:
         high_level = HIGH_LEVEL_HEADER in request.headers
         if high_level:
             g.patient_since_s = time.monotonic()
+        allow(Role.READ)
         request_id = _request_id()
         service = found_service(Role.READ, request_id)
         found: Request | None = None
@@ -128,13 +128,8 @@ def blueprint(engine: Engine, access: Access, *, hold_s: float) -> Blueprint:
     return routes
 
 
-def _values() -> dict[str, object]:
-    request.max_content_length = _SMALL_BYTES
-    return members.values_of(inbound.whole_body(request))
-
-
 def _request_id() -> str:
-    found = _values().get("request_id")
+    found = inbound.json_object(request, bytes_most=SMALL_BYTES).get("request_id")
     if not isinstance(found, str) or not found:
         raise errors.InvalidRequest('the body must name a request, like {"request_id": ".."}')
     return found

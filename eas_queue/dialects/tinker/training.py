@@ -37,7 +37,8 @@ def blueprint(access: Access) -> Blueprint:
         code = 404 if SDK_METHOD_HEADER in request.headers else 501
         name = request.path.rpartition("/")[2]
         detail = f"{name} is not served here: this is a queue for sampling, which trains no models and keeps no weights"
-        response = answers.json_response({"detail": detail, "code": "not-served", "status": code}, code)
+        content = {"detail": detail, "code": "not-served", "title": "Training is not served", "status": code}
+        response = answers.json_response(content, code)
         response.headers["x-should-retry"] = "false"
         return response
 
