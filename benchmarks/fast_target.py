@@ -1,5 +1,7 @@
 """A target that costs next to nothing: any POST is answered with 1 KB of JSON, after `?delay_s=F` if the caller asks.
 
+With `?tokens=N` the answer is one sampled sequence of N tokens instead.
+
     python -m benchmarks.fast_target
 
 Runs on a free port of 127.0.0.1, which it prints. GET /_stats tells calls, ended calls, how many ran at most at once,
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -25,6 +28,7 @@ from typing import TypedDict
 BACKLOG = 4096  # thousands of greenlets connect in one instant
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.I)
 _DELAY = re.compile(rb"[?&]delay_s=([0-9.]+)")
+_TOKENS = re.compile(rb"[?&]tokens=([0-9]+)")
 _CONTENT = b'{"text": "' + b"x" * 1012 + b'"}'
 
 
@@ -34,6 +38,17 @@ def _answer(content: bytes) -> bytes:
 
 
 _ANSWER = _answer(_CONTENT)
+
+
+@functools.cache
+def _sampled(tokens: int) -> bytes:
+    """Ids and logprobs as long as those of a model."""
+    sequence = {
+        "tokens": [(7919 * i) % 150_000 for i in range(tokens)],
+        "logprobs": [-((i * 37) % 1000) / 317 for i in range(tokens)],
+        "stop_reason": "length",
+    }
+    return _answer(json.dumps({"sequences": [sequence]}).encode())
 
 
 class Stats(TypedDict):
@@ -97,14 +112,16 @@ class Connection(asyncio.Protocol):
         running = counts.calls - counts.ended
         if running > counts.max_running:
             counts.max_running = running
-        delay = _DELAY.search(read, 0, read.find(b"\r\n"))
+        line = read.find(b"\r\n")
+        delay, tokens = _DELAY.search(read, 0, line), _TOKENS.search(read, 0, line)
+        answer = _sampled(int(tokens[1])) if tokens else _ANSWER
         if delay:
-            asyncio.get_running_loop().call_later(float(delay[1]), self._end)
+            asyncio.get_running_loop().call_later(float(delay[1]), self._end, answer)
         else:
-            self._end()
+            self._end(answer)
 
-    def _end(self) -> None:
-        self._transport.write(_ANSWER)
+    def _end(self, answer: bytes) -> None:
+        self._transport.write(answer)
         self._counts.ended += 1
         self._counts.last_answer_at = time.time()
 

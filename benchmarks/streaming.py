@@ -5,20 +5,16 @@ They know no more of HTTP than a stream sends: one chunk for each event, an empt
 
 from __future__ import annotations
 
+import functools
 import re
-import resource
-import selectors
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.holding import RECEIVED_MOST, Holder
 from benchmarks.sides import Void
 
-AT_ONCE = 50  # connections that are made
-ANSWER_S = 30
-RECEIVED_MOST = 65_536
-SPARE_FILES = 200
 _POSITION = re.compile(rb'"queue_position": (\d+)')
 
 
@@ -73,6 +69,14 @@ class Stream:
             "connection: keep-alive\r\naccept-encoding: gzip, deflate\r\n\r\n".encode()
         )
 
+    @property
+    def is_joined(self) -> bool:
+        return bool(self.told.positions)
+
+    @property
+    def is_over(self) -> bool:
+        return bool(self.told.closed_at)
+
     def receive(self) -> None:
         """Read what there is. Raises Void for what no stream may send."""
         data = self.socket.recv(RECEIVED_MOST)
@@ -107,61 +111,20 @@ class Stream:
             raise Void(f"{self.path} was told {chunk[:200]!r}")
 
 
-class Readers:
+class Readers(Holder):
     """Open streams, read by whoever runs this; a context manager that closes them."""
 
     def __init__(self, port: int, token: str) -> None:
+        super().__init__()
         self._port, self._token = port, token
-        self._selector = selectors.DefaultSelector()
-
-    def __enter__(self) -> Readers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for key in list(self._selector.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]
-        self._selector.close()
-
-    @property
-    def open_count(self) -> int:
-        """How many have not been closed by the server."""
-        return len(self._selector.get_map())
 
     def connect(self, paths: Sequence[str]) -> list[Stream]:
         """Return when each of *paths* has had its first event. Raises Void."""
-        wanted = self.open_count + len(paths) + SPARE_FILES
-        allowed, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if allowed < wanted:
-            if hard < wanted:
-                raise Void(f"{len(paths)} streams need as many open files; `ulimit -Hn` allows {hard}")
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         made: list[Stream] = []
-        for i in range(0, len(paths), AT_ONCE):
-            some = [Stream(self._port, self._token, path) for path in paths[i : i + AT_ONCE]]
-            for stream in some:
-                self._selector.register(stream.socket, selectors.EVENT_READ, stream)
-            self.until(lambda some=some: all(stream.told.positions for stream in some), "first events")  # type: ignore[misc]
-            made += some
+
+        def make(path: str) -> Stream:
+            made.append(Stream(self._port, self._token, path))
+            return made[-1]
+
+        self.hold([functools.partial(make, path) for path in paths])
         return made
-
-    def serve(self, seconds: float) -> None:
-        """Read for so long. Raises Void."""
-        end = time.perf_counter() + seconds
-        while (left := end - time.perf_counter()) > 0:
-            self._step(left)
-
-    def until(self, is_so: Callable[[], bool], what: str, timeout_s: float = ANSWER_S) -> None:
-        """Read until it is so. Raises Void."""
-        end = time.perf_counter() + timeout_s
-        while not is_so():
-            left = end - time.perf_counter()
-            if left <= 0:
-                raise Void(f"waited {timeout_s:g} s for {what}")
-            self._step(left)
-
-    def _step(self, timeout_s: float) -> None:
-        for key, _ in self._selector.select(timeout_s):
-            key.data.receive()
-            if key.data.told.closed_at:
-                self._selector.unregister(key.fileobj)
-                key.data.socket.close()
