@@ -232,9 +232,6 @@ def test_without_parameters_it_samples_to_the_end() -> None:
         ({"sampling_params": []}, "sampling_params"),
         ({"topk_prompt_logprobs": 5}, "topk_prompt_logprobs"),
         ({"target_prompt_logprobs": {"data": []}}, "target_prompt_logprobs"),
-        ({"token_delay_s": 61}, "token_delay_s"),
-        ({"token_delay_s": -1}, "token_delay_s"),
-        ({"sampling_params": {"max_tokens": 100}, "token_delay_s": 0.7}, "token_delay_s"),
     ],
 )
 def test_a_wrong_request_is_refused_by_name(body: dict[str, Any], named: str) -> None:
@@ -266,6 +263,14 @@ def test_a_wrong_parameter_is_refused_by_name(params: dict[str, Any]) -> None:
         ask(b"A", **params)
 
 
+@pytest.mark.parametrize("value", ["", "soon", "-1", "nan", "6.1"])
+def test_a_delay_that_is_no_number_or_adds_up_to_more_than_a_minute_is_refused(value: str) -> None:
+    body = {"prompt": {"chunks": [{"tokens": [65]}]}, "sampling_params": {"max_tokens": 10}}
+
+    with pytest.raises(asample.NotSampled, match=r"^X-Token-Delay-S must be a number from 0 to 6"):
+        asample.answer(body, {"X-Token-Delay-S": value})
+
+
 def test_texts_do_not_stop_where_the_tokenizer_is_not_known() -> None:
     with pytest.raises(asample.NotSampled, match=r"^stop must be token ids"):
         ask([9707], stop="\n")
@@ -291,7 +296,7 @@ def test_progress_is_told_while_it_takes_long() -> None:
     try:
         headers = {"X-Progress-Url": f"{queue.url}/api/progress/7", "X-Progress-Token": "secret-of-the-attempt"}
         body = {"prompt": {"chunks": [{"tokens": [9707]}]}, "sampling_params": {"max_tokens": 8}}
-        asample.answer(body | {"token_delay_s": 0.15}, headers)
+        asample.answer(body, headers | {"X-Token-Delay-S": "0.15"})
         slow = len(told)
         asample.answer(body, headers)
     finally:

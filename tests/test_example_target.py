@@ -315,12 +315,13 @@ def test_a_sampling_request_gets_samples_and_says_what_they_are(target: Target) 
 def test_a_delay_per_token_holds_a_sample_back(target: Target) -> None:
     started = time.monotonic()
 
-    answer = target.post(
-        SENTIMENT,
-        {"prompt": {"chunks": [{"tokens": [9707]}]}, "sampling_params": {"max_tokens": 3}, "token_delay_s": 0.1},
-    )
+    connection = target.connect()
+    asked = {"prompt": {"chunks": [{"tokens": [9707]}]}, "sampling_params": {"max_tokens": 3}}
+    connection.request("POST", SENTIMENT, json.dumps(asked).encode(), {"X-Token-Delay-S": "0.1"})
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
 
-    assert answer.json["sequences"][0]["tokens"] == [9707, 9707, 9707]
+    assert answer["sequences"][0]["tokens"] == [9707, 9707, 9707]
     assert time.monotonic() - started >= 0.3
 
 

@@ -2,7 +2,7 @@
 
 It is no language model, whatever model a client names. A prompt of ids up to 255 is taken for the bytes of English text
 and continued as the sentences of examples/sentiment go on; a line feed is the end of a text. Any other prompt is in the
-ids of a tokenizer that is not known here: it is continued with its own tokens, by what followed what in it, and has no end.
+ids of a tokenizer that is not known here: it is continued with its own tokens, by what followed what in it, without end.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ WHAT_IT_IS = "counts of which token followed which; no language model"
 PROMPT_TOKENS_MOST, TOKENS_MOST, SAMPLES_MOST = 16_384, 4_096, 16
 DELAY_MOST_S = 60.0  # of all tokens together
 REPORT_EVERY_S = 0.5
+DELAY_HEADER = "X-Token-Delay-S"
 END = "\n"
 # What a request may ask for besides; none of it has a place in the answer here.
 NOT_GIVEN = (
@@ -50,15 +51,15 @@ def is_asked(body: object) -> bool:
 
 
 def answer(body: dict[str, Any], headers: Headers) -> dict[str, Any]:
-    """The samples. *token_delay_s* of the body makes it as slow as a large model, and then it tells how far it is, by
-    the *headers* that the queue adds. Raises NotSampled.
+    """The samples. The header `X-Token-Delay-S` makes it as slow as a large model. Then it tells the queue how far it
+    is, by the two headers that the queue adds. Raises NotSampled.
     """
     prompt = _prompt(body["prompt"]["chunks"])
     is_bytes = max(prompt) <= "\xff"
     model = _sentences() if is_bytes else NGrams(prompt)
     samples = _whole(body, "num_samples", 1, 1, SAMPLES_MOST)
     params, seed = _params(body.get("sampling_params"), is_bytes=is_bytes)
-    delay_s = _number(body, "token_delay_s", 0.0, DELAY_MOST_S / params.max_tokens)
+    delay_s = _delay_s(headers.get(DELAY_HEADER, "0"), DELAY_MOST_S / params.max_tokens)
     for name in NOT_GIVEN:
         if body.get(name):
             raise NotSampled(f"{name}: not given here, this is a small example")
@@ -172,6 +173,13 @@ def _stop(stop: object, *, is_bytes: bool) -> tuple[str, ...]:
     if "" in stops:
         raise NotSampled("stop has an empty text")
     return own + tuple(as_text(one.encode(errors="surrogatepass")) for one in stops)
+
+
+def _delay_s(text: str, most_s: float) -> float:
+    try:
+        return _number({DELAY_HEADER: float(text)}, DELAY_HEADER, 0.0, most_s)
+    except ValueError as exc:  # NotSampled, too
+        raise NotSampled(f"{DELAY_HEADER} must be a number from 0 to {most_s:g}: {DELAY_MOST_S:g} s in all") from exc
 
 
 def _whole(values: dict[str, Any], name: str, default: int, least: int, most: int) -> int:
