@@ -2,7 +2,7 @@
 
 It is no language model, whatever model a client names. A prompt of ids up to 255 is taken for the bytes of English text
 and continued as the sentences of examples/sentiment go on; a line feed is the end of a text. Any other prompt is in the
-ids of a tokenizer that is not known here: it is continued with its own tokens, by what followed what in it, without end.
+ids of a tokenizer that is not known here: it is continued with its own tokens, by what followed what in it, and no end.
 """
 
 from __future__ import annotations

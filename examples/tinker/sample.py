@@ -1,9 +1,9 @@
 """Samples through the queue with Tinker's own client, and prints them as text.
 
-    TINKER_BASE_URL=http://127.0.0.1:5000 TINKER_API_KEY=$(cat .run/token) python examples/tinker/sample.py "The soup was"
+    TINKER_BASE_URL=http://127.0.0.1:5000 TINKER_API_KEY=$(cat .run/token) python examples/tinker/sample.py "The soup"
 
-Nothing in it is about the queue: those two variables are all that sends it there. The target that comes along counts bytes
-as tokens, so no tokenizer is needed; for a model of yours, take its tokenizer's ids, and decode with it.
+Nothing in it is about the queue: those two variables are all that sends it there. The target that comes along counts
+bytes as tokens, so no tokenizer is needed; for a model of yours, take its tokenizer's ids, and decode with it.
 """
 
 from __future__ import annotations
