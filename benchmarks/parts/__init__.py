@@ -3,7 +3,7 @@
 PARTS are those of `python -m benchmarks.against`; the others compare nobody and have programs of their own.
 """
 
-from benchmarks.parts import drain, enqueue, floors, latency, queue_depth, slow, streams, takers, watchers
+from benchmarks.parts import drain, enqueue, floors, futures, latency, queue_depth, slow, streams, takers, watchers
 
 PARTS = {part.name: part for part in (enqueue.PART, drain.PART, latency.PART, slow.PART, floors.PART)}
-ALONE = {part.name: part for part in (watchers.PART, streams.PART, takers.PART, queue_depth.PART)}
+ALONE = {part.name: part for part in (watchers.PART, streams.PART, takers.PART, futures.PART, queue_depth.PART)}

@@ -33,6 +33,14 @@ class Sizes:
     taken: int = 20_000  # tasks, and messages
     takers: int = 16
     empty_s: float = 4
+    polls: int = 1000
+    poll_hold_s: float = 25  # as long as the web holds one by default
+    poll_still_s: float = 15  # in which none is renewed
+    poll_ends: int = 200
+    poll_end_rate: float = 20  # a second
+    polled: int = 10  # samples that scripts ask for
+    polled_s: float = 5
+    results: int = 2000
 
 
 @dataclass(frozen=True)

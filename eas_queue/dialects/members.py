@@ -22,11 +22,11 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _number(digits: str) -> int | float:
+def number(digits: str) -> int | float:
     return int(digits) if len(digits) < _DIGITS_MOST else float(digits)
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse, parse_int=_number)
+_decoder = json.JSONDecoder(parse_constant=_refuse, parse_int=number)
 
 
 @dataclass(frozen=True, slots=True)

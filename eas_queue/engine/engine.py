@@ -53,7 +53,6 @@ class Engine:
         self.watches = Watches(self)
         self.takes = Takes(self)
         self._numbers: dict[str, int] = {}
-        self._names: dict[int, str] = {}
         self._told: dict[str, Service] = {}  # whose limits this process has written to Redis last
         self._registered: Services | None = None
 
@@ -173,15 +172,13 @@ class Engine:
 
     @translated
     def service_of(self, request_id: str) -> str:
-        """The service a request id belongs to, for dialects whose routes don't name it. Raises RequestNotFound."""
-        if ids.is_id(request_id):
-            number = ids.service_number(request_id)
-            if number not in self._names:
-                name = self.store.service_of_number(number)
-                if name is not None:
-                    self._names[number] = name
-            if number in self._names:
-                return self._names[number]
+        """The service a request id belongs to, for dialects whose routes don't name it. Raises RequestNotFound.
+
+        Asked anew each time: a server that has lost its data gives the numbers to other services.
+        """
+        name = self.store.service_of_number(ids.service_number(request_id)) if ids.is_id(request_id) else None
+        if name is not None:
+            return name
         raise errors.RequestNotFound(request_id, self.services.result_ttl_s)
 
     @translated

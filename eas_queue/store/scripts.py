@@ -119,8 +119,12 @@ class Scripts:
 
 
 def guard(call: Any, *args: Any, **options: Any) -> Any:
-    """Run one plain Redis command with the same translation of errors; it must be a read."""
+    """Run one plain Redis command with the same translation of errors, and once more where the first connection was one
+    to a server that has gone; it must be a read."""
     try:
-        return call(*args, **options)
+        try:
+            return call(*args, **options)
+        except redis.ConnectionError:
+            return call(*args, **options)
     except _AWAY as exc:
         raise errors.StoreUnavailable("Redis can't be reached", exc) from exc

@@ -327,5 +327,5 @@ class Store:
         return meta, body
 
     def service_of_number(self, number: int) -> str | None:
-        name: bytes | None = scripts.guard(self.client.redis.hget, keys.NUMBERS, str(number))
+        name: bytes | None = scripts.guard(self.client.shared.call, "HGET", keys.NUMBERS, str(number))
         return None if name is None else name.decode()

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from tests.support.installation import await_condition
+from tests.support.proxy import Proxy
 from tests.support.tinker_sdk import TINKER, TINKER_022, House, Sampler, Sdk, TinkerError, house
 
 PROMPT = [11, 22, 33]
 TOKENS = [12, 23]
-AT_ONCE_S = 4.0  # clients repeat what looks worth it for minutes
+LATE_S = 1.0
+RETRIES_S = 40.0  # they come again after 1, 2, 4, 8 .. s
+AT_ONCE_S = 10.0  # clients repeat what looks worth it for minutes
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +288,30 @@ def test_an_unknown_request_is_not_found(newest: Sdk) -> None:
         assert found["body"]["detail"]
 
 
+# ---------------------------------------------------------------------------------------------------- lost on the way
+
+
+@pytest.mark.parametrize("environment", [TINKER, TINKER_022])
+def test_a_reply_that_is_lost_makes_no_second_request(place: House, model: str, name: str, environment: str) -> None:
+    with Proxy("127.0.0.1", place.installation.port) as proxy:
+        sdk = place.another_sdk(environment, url=f"http://127.0.0.1:{proxy.port}")
+        sampler = sdk.sampler(model)
+        before = len(place.wire("asample"))
+        proxy.latency(LATE_S)
+        high = sampler.begin(PROMPT, f"hold {name}")
+        low = sdk.tell("raw_sample", session=sampler.session, seq_id=9, prompt=[1], params={"max_tokens": 1})
+        await_condition(lambda: len(place.wire("asample")) == before + 2, what="both are submitted")
+
+        proxy.reset()  # before the replies have come through
+        proxy.latency(0)
+        place.target.release(name)
+
+        assert tokens(high.result()) == TOKENS
+        assert tokens(sdk.raw_end(low.result()["request_id"])) == [2]
+        assert [line["status"] for line in place.wire("asample")[before:]] == ["200"] * 4
+    assert len(place.target.calls(model=model)) == 2
+
+
 # ------------------------------------------------------------------------------------------------------------ restart
 
 
@@ -299,6 +326,6 @@ def test_samplers_and_samples_outlive_the_web_and_the_clients_connections(
     place.target.release(name)
     place.restart_web()
 
-    assert tokens(held.result()) == TOKENS
+    assert tokens(held.result(timeout_s=RETRIES_S)) == TOKENS
     assert tokens(sampler.sample([1])) == [2]
     assert len(place.target.calls(model=model)) == 2

@@ -5,16 +5,13 @@ from __future__ import annotations
 import collections
 import json
 
-from tests.support.fleet import HIGH, Fleet
+from tests.support.fleet import HIGH, Fleet, FleetTarget, services
 from tests.support.installation import Installation, await_condition
 from tests.support.recorder import Exchange, Recorder
-from tests.support.samples import SampleTarget
 from tests.support.server import RedisServer
 
-MODEL = "Qwen/Qwen3-0.6B"
 SAMPLES, SLOTS, TARGET_S = 500, 16, 0.2
 HOLD_S = 25  # the longest that the web holds a poll
-SERVICES = f'[services.demo]\nmax_concurrency = {SLOTS}\naliases = ["{MODEL}"]\n'
 
 
 def request_id_of(poll: Exchange) -> str:
@@ -22,16 +19,17 @@ def request_id_of(poll: Exchange) -> str:
 
 
 def test_five_hundred_samples_in_flight_have_their_own_results_and_a_poll_each(server: RedisServer) -> None:
-    target = SampleTarget(TARGET_S)
+    target = FleetTarget(TARGET_S)
     try:
         with (
-            Installation(server.url, target.url, services_toml=SERVICES) as installation,
+            Installation(server.url, target.url, services_toml=services(SLOTS)) as installation,
             Recorder("127.0.0.1", installation.port) as recorder,
         ):
-            installation.web()
+            installation.start("web", ["gunicorn", "app:app"])  # it gets ready beside the worker
             installation.worker()
+            installation.await_web()
             target.hold()
-            with Fleet(recorder.url, MODEL) as fleet:
+            with Fleet(recorder.url) as fleet:
                 assert fleet.await_ready() == "0.38.0"
                 begun = fleet.begin(HIGH, SAMPLES)
                 await_condition(
@@ -43,7 +41,7 @@ def test_five_hundred_samples_in_flight_have_their_own_results_and_a_poll_each(s
                 target.release()
                 ended = fleet.ends(begun)
                 await_condition(lambda: all(one.status for one in list(recorder.exchanges)), what="no call is open")
-                exchanges, calls = list(recorder.exchanges), target.calls()
+                exchanges, calls = list(recorder.exchanges), target.requests()
     finally:
         target.stop()
 

@@ -18,7 +18,8 @@ import pytest
 from tests.support.installation import await_condition
 from tests.support.tinker_sdk import TINKER, TINKER_022, House, house
 
-HOLD_S = 25.0  # so long lasts a poll of the high-level client; it gives up after 45 s
+HOLD_S = 25.0  # so long lasts a poll of the high-level client
+GIVES_UP_S = 45.0  # it, without an answer
 SCRIPTS = 10
 COUNTS = {TINKER: (1, 4), TINKER_022: (4, 1)}  # of the sequences in each sample that waits, for each client
 SAMPLES = 1 + sum(map(len, COUNTS.values()))
@@ -96,7 +97,7 @@ def test_the_high_level_client_asks_once_in_25_s_for_each_sample(story: Story) -
 
     assert polls == [("0", "408")] * SAMPLES + [("1", "200")] * SAMPLES
     held_s = [float(poll["took_s"]) for poll in story.high_level() if poll["status"] == "408"]
-    assert HOLD_S - 0.5 <= min(held_s) <= max(held_s) <= HOLD_S + 5
+    assert HOLD_S - 0.5 <= min(held_s) <= max(held_s) < GIVES_UP_S
 
 
 def test_the_high_level_client_logs_how_long_the_queue_is(story: Story) -> None:
@@ -132,4 +133,4 @@ def test_pollers_of_the_demo_ask_as_often_as_they_are_told_to(story: Story) -> N
     assert all(1 <= line["retry_after"] <= 10 for seen in story.seen().values() for line in seen)
     plain = [poll for poll in story.polls if poll["type"] == "-"]
     assert len(plain) == SCRIPTS + sum(map(len, story.seen().values()))  # the client repeats none by itself
-    assert max(float(poll["took_s"]) for poll in plain) < 1  # and none is held
+    assert max(float(poll["took_s"]) for poll in plain) < HOLD_S / 2  # and none is held

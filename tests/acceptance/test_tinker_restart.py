@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.fleet import HIGH, SCRIPT, Begun, Fleet
+from tests.support.fleet import HIGH, SCRIPT, SERVICE, Begun, Fleet, FleetTarget, services
 from tests.support.installation import Installation, Process, await_condition
-from tests.support.samples import SampleTarget
 from tests.support.server import RedisServer
 
-MODEL, SERVICE = "Qwen/Qwen3-0.6B", "demo"
 SLOTS, LEASE_S = 8, 5
-SERVICES = f'[services.{SERVICE}]\nmax_concurrency = {SLOTS}\naliases = ["{MODEL}"]\n'
+ACCESS_LOG = ("--access-logfile", "-")
 PATIENCE_S = 30
 CALLS_MOST = 20  # by one sample in all: a client that asks again without a pause makes hundreds
 _CALL = re.compile(r'"POST /api/v1/(asample|retrieve_future) HTTP/1.1" (\d+)')
@@ -28,14 +26,14 @@ class House:
     """An installation, a client that samples from it, and the target that both work with."""
 
     server: RedisServer
-    target: SampleTarget
+    target: FleetTarget
     installation: Installation
     fleet: Fleet
     web: Process
     worker: Process
 
     def start_web(self) -> None:
-        self.web = self.installation.web("--access-logfile", "-")
+        self.web = self.installation.web(*ACCESS_LOG)
 
     def start_worker(self) -> None:
         self.worker = self.installation.worker()
@@ -75,15 +73,17 @@ class House:
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
-    server, target = RedisServer().start(), SampleTarget()
+    server, target = RedisServer().start(), FleetTarget()
     with contextlib.ExitStack() as stack:
         stack.callback(server.stop)
         stack.callback(target.stop)
-        settings: dict[str, Any] = {"services_toml": SERVICES, "lease_s": LEASE_S, "sweep_s": 0.1}
+        settings = {"services_toml": services(SLOTS), "lease_s": LEASE_S, "sweep_s": 0.1, "web_concurrency": 1}
         installation = stack.enter_context(Installation(server.url, target.url, **settings))
-        web = installation.web("--access-logfile", "-")
-        fleet = stack.enter_context(Fleet(installation.url, MODEL))
-        made = House(server, target, installation, fleet, web, installation.worker())
+        web = installation.start("web", ["gunicorn", *ACCESS_LOG, "app:app"])
+        worker = installation.worker()
+        installation.await_web()
+        fleet = stack.enter_context(Fleet(installation.url))
+        made = House(server, target, installation, fleet, web, worker)
         fleet.await_ready()
         made.results(fleet.begin(HIGH, SLOTS))  # from here on there is an estimate, which scripts wait by
         yield made
@@ -91,14 +91,14 @@ def house() -> Iterator[House]:
 
 @pytest.fixture(autouse=True)
 def no_hot_loop(house: House) -> Iterator[None]:
-    before, calls = len(house.target.calls()), len(house.calls_of_clients())
+    before, calls = len(house.target.requests()), len(house.calls_of_clients())
     yield
-    assert len(house.calls_of_clients()) - calls <= CALLS_MOST * (len(house.target.calls()) - before)
+    assert len(house.calls_of_clients()) - calls <= CALLS_MOST * (len(house.target.requests()) - before)
 
 
 def assert_each_has_its_own(house: House, begun: list[Begun], *, twice: int = 0) -> None:
     """*twice*: how many of them were at the target a second time; the others were there once."""
-    results, calls = house.results(begun), house.target.calls()
+    results, calls = house.results(begun), house.target.requests()
     for one, said in results.items():
         one.assert_its_own(said, calls[one.number][0])
     times = [len(calls[one.number]) for one in begun]

@@ -92,6 +92,8 @@ def test_the_script_shows_waiting_processing_and_the_result(place: House, enviro
     assert processing["progress"] == {"tokens_generated": 3, "max_tokens": 128}
     assert (processing["queue_state_reason"], processing["queue_position"]) == (None, 0)
     assert processing["x_queue_depth"] == processing["queue_depth"] == 1
+    polls = [line for line in place.wire("retrieve_future") if line["type"] == "-"]
+    assert {line["retry"] for line in polls} == {"0"}  # none that the client repeats by itself, and does not show
     assert received["request_id"] == request_id
     assert {"sequences", "request_id"} <= set(received["keys"])
 

@@ -20,7 +20,7 @@ from tinker import types
 from tinker._client import AsyncTinker  # the only place that it has
 
 MODEL = sys.argv[1]
-PARAMETERS = types.SamplingParams(max_tokens=8)
+PARAMETERS = types.SamplingParams(max_tokens=int(sys.argv[2]))
 MARK = {"X-Tinker-Sampling-Backpressure": "1"}
 _facts = os.dup(1)
 os.dup2(2, 1)  # from here on only facts go where facts are read

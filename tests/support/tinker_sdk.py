@@ -40,6 +40,7 @@ _WIRE = {
     "took_s": "%(L)s",
     "type": "%({x-tinker-request-type}i)s",
     "iteration": "%({x-tinker-request-iteration}i)s",
+    "retry": "%({x-stainless-retry-count}i)s",
 }
 ACCESS_LOG = ("--access-logfile", "-", "--access-logformat", f"wire {json.dumps(_WIRE)}")
 
@@ -191,8 +192,9 @@ class House:
             self.sdks[environment] = self.another_sdk(environment)
         return self.sdks[environment]
 
-    def another_sdk(self, environment: str = TINKER) -> Sdk:
-        return Sdk(self.stack.enter_context(program(environment, "tinker_calls", url=self.installation.url)))
+    def another_sdk(self, environment: str = TINKER, *, url: str = "") -> Sdk:
+        """*url*: another one than the installation's own."""
+        return Sdk(self.stack.enter_context(program(environment, "tinker_calls", url=url or self.installation.url)))
 
     @contextlib.contextmanager
     def script(self, environment: str, model: str, *, count: int = 1) -> Iterator[ClientProgram]:

@@ -29,27 +29,24 @@ DYNAMIC_CONFIG = {
 }
 
 
-def check_any(access: Access) -> None:
+def check_any(access: Access, service: str | None = None) -> None:
     """Whoever may submit or read. Raises Unauthorized, Forbidden."""
     try:
-        access.check(request.headers, request.remote_addr or "", Role.SUBMIT, None)
+        access.check(request.headers, request.remote_addr or "", Role.SUBMIT, service)
     except Forbidden:
-        access.check(request.headers, request.remote_addr or "", Role.READ, None)
+        access.check(request.headers, request.remote_addr or "", Role.READ, service)
 
 
 def blueprint(engine: Engine, access: Access) -> Blueprint:
     """The routes. Sessions are not kept: there is nothing that would depend on them."""
     routes = Blueprint("tinker_account", __name__, url_prefix="/api/v1")
 
-    def allow(role: Role, service: str | None = None) -> None:
-        access.check(request.headers, request.remote_addr or "", role, service)
-
     def allow_any() -> None:
         check_any(access)
 
     def may_use(service: str) -> bool:
         try:
-            allow(Role.SUBMIT, service)
+            check_any(access, service)
         except Forbidden:
             return False
         return True

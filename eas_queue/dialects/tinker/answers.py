@@ -16,6 +16,7 @@ from eas_queue.engine.request import Request, State
 
 PROTOBUF_TYPE = "application/x-protobuf"
 RETRY_AFTER_MOST_S = 60  # the SDK passes over longer ones, and comes again much sooner
+READ_MOST = 1_048_576  # bytes of an answer that is handed on as it came
 QUOTED_MOST = 500  # characters of what a target said when it failed
 ANOTHER_BODY = (
     "this sampling session has a request with this seq_id already, and another body (or this X-Idempotency-Key has): "
@@ -28,10 +29,11 @@ def json_response(content: Any, code: int = 200) -> Response:
     return _response(json.dumps(content).encode() + b"\n", "application/json", code)
 
 
-def result(found: Request, body: bytes, accept: str) -> Response:
+def result(found: Request, body: bytes, accept: str, *, high_level: bool) -> Response:
     """What has become of a request that has ended. Failures, too, are 200: the SDK would ask for anything else again.
 
-    *body*: its target's answer. *accept*: the poll's header, by which newer clients ask for protobuf.
+    *body*: its target's answer. *accept*: the poll's header, by which newer clients ask for protobuf. *high_level*: who
+    polls takes some members of an answer for words of the queue, and gets nothing but samples.
     """
     if found.state is not State.SUCCEEDED:
         return _failed(found, body)
@@ -39,6 +41,8 @@ def result(found: Request, body: bytes, accept: str) -> Response:
         if PROTOBUF_TYPE in accept.lower():
             coded = protobuf.sample(body, About.of(found.about).samples)
             return _response(coded, PROTOBUF_TYPE)
+        if high_level:
+            protobuf.check(body, About.of(found.about).samples)
         return _response(_with_id(found, body), "application/json")
     except protobuf.NotSample as exc:
         return _failure(found, f"service {found.service} returned no sample: {exc}", "server")
@@ -79,17 +83,20 @@ def _failure(found: Request, text: str, category: str) -> Response:
 
 
 def _with_id(found: Request, body: bytes) -> bytes:
-    """The target's JSON as it came, so that no number changes, and the request's id in it."""
-    try:
-        content = json.loads(body.decode())  # not UTF-16, which would be taken as well
-    except (ValueError, RecursionError) as exc:
-        raise protobuf.NotSample("its answer is not JSON") from exc
-    own = f'"request_id": {json.dumps(found.request_id)}}}\n'.encode()
+    """The target's JSON as it came, so that no number changes, and the request's id in it.
+
+    A long one is not read: the id stands in front of what it says, and goes behind its own where it has one.
+    """
+    own = f'"request_id": {json.dumps(found.request_id)}'.encode()
+    start, end = len(body) - len(body.lstrip()), len(body.rstrip())
+    if len(body) > READ_MOST and body[start : start + 1] == b"{" and body[end - 1 : end] == b"}":
+        return b"{" + own + b", " + body[start + 1 :]
+    content = protobuf.content_of(body)
     if not isinstance(content, dict):
-        return b'{"result": ' + body.strip() + b", " + own
+        return b'{"result": ' + body[start:end] + b", " + own + b"}\n"
     if "request_id" in content:
         return body
-    return body.rstrip()[:-1].rstrip() + (b", " if content else b"") + own
+    return body[: end - 1].rstrip() + (b", " if content else b"") + own + b"}\n"
 
 
 def _response(body: bytes, kind: str, code: int = 200) -> Response:

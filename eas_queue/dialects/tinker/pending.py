@@ -70,4 +70,4 @@ def _retry_after_s(found: Request, position: int | None) -> int:
 
 def _count(found: Request, name: str) -> int | None:
     value = (found.progress or {}).get(name)
-    return value if type(value) is int else None
+    return value if type(value) is int and 0 <= value < 2**63 else None

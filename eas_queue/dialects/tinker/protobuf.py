@@ -9,9 +9,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import pydantic_core
+
 from eas_queue.dialects.tinker import sample_pb2
 
 STOP_REASONS = {"stop": sample_pb2.STOP, "length": sample_pb2.LENGTH}
+VALUES_MOST = 4_000_000  # half a second of this process, in which nobody else is served
+FILLED_MOST = 1_000_000  # values that rows of different length may be filled up with, beyond as many as there are
 _NO_TOKEN, _NO_LOGPROB = 0, -99999.0  # what fills up a row of top tokens
 
 
@@ -19,17 +23,23 @@ class NotSample(Exception):
     """What the target answered is no sample; the message says why."""
 
 
+def content_of(body: bytes) -> Any:
+    """What an answer says, as Python has it; NaN and infinities, which Python's targets write, are numbers.
+
+    Raises NotSample for what is no JSON in UTF-8, and for more than VALUES_MOST values.
+    """
+    if body.count(b",") > VALUES_MOST or body.count(b"[") + body.count(b"{") > VALUES_MOST:
+        raise NotSample(f"its answer has more than {VALUES_MOST:,} values; ask for fewer samples or tokens at once")
+    try:
+        return pydantic_core.from_json(body)
+    except ValueError as exc:
+        raise NotSample(f"its answer can't be read as JSON: {exc}") from exc
+
+
 def sample(body: bytes, samples: int | None) -> bytes:
     """*samples*: how many sequences were asked for, None where nobody knows. Raises NotSample."""
-    try:
-        content = json.loads(body.decode())
-    except (ValueError, RecursionError) as exc:
-        raise NotSample("its answer is not JSON") from exc
-    sequences = content.get("sequences") if isinstance(content, dict) else None
-    if not isinstance(sequences, list):
-        raise NotSample('its answer has no list "sequences"')
-    if samples is not None and len(sequences) != samples:
-        raise NotSample(f"its answer has {len(sequences)} sequences, {samples} were asked for")
+    content = _sample_of(body, samples)
+    sequences = content["sequences"]
     message = sample_pb2.Sample(sequences=[_sequence(sequence, at) for at, sequence in enumerate(sequences)])
     if content.get("prompt_logprobs") is not None:
         message.prompt_logprobs = _floats(content["prompt_logprobs"], "prompt_logprobs")
@@ -39,6 +49,24 @@ def sample(body: bytes, samples: int | None) -> bytes:
     if type(hits) is int and 0 <= hits < 2**31:
         message.prompt_cache_hit_tokens = hits
     return message.SerializeToString()
+
+
+def check(body: bytes, samples: int | None) -> None:
+    """For older clients, which take samples as JSON. Raises NotSample, also for what they take for something else."""
+    content = _sample_of(body, samples)
+    if "error" in content or content.get("type") == "try_again" or content.get("status") == "complete_metadata":
+        raise NotSample("its answer has members that say something else: error, or a type or status of the protocol's")
+
+
+def _sample_of(body: bytes, samples: int | None) -> dict[str, Any]:
+    content = content_of(body)
+    sequences = content.get("sequences") if isinstance(content, dict) else None
+    if not isinstance(sequences, list):
+        raise NotSample('its answer has no list "sequences"')
+    if samples is not None and len(sequences) != samples:
+        raise NotSample(f"its answer has {len(sequences)} sequences, {samples} were asked for")
+    found: dict[str, Any] = content
+    return found
 
 
 def _sequence(sequence: Any, at: int) -> sample_pb2.Sequence:
@@ -67,6 +95,9 @@ def _top_tokens(rows: Any, where: str) -> sample_pb2.TopTokens:
     if not all(isinstance(pair, list) and len(pair) == 2 for row in pairs for pair in row):
         raise NotSample(f"{where} has something that is not [token, logprob]")
     width = max((len(row) for row in pairs), default=0)
+    given = sum(map(len, pairs))
+    if width * len(pairs) > 2 * given + FILLED_MOST:
+        raise NotSample(f"{where} has {len(pairs)} rows of very different length, {width} at most")
     full = [pair for row in pairs for pair in (*row, *[(_NO_TOKEN, _NO_LOGPROB)] * (width - len(row)))]
     return sample_pb2.TopTokens(
         token_ids=_ints([token for token, _ in full], where),

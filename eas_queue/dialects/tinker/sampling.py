@@ -7,7 +7,7 @@ import time
 
 from flask import Blueprint, Response, g, request
 
-from eas_queue.auth import Access, Role
+from eas_queue.auth import Access, Forbidden, Role
 from eas_queue.dialects import inbound
 from eas_queue.dialects.tinker import answers, names, parameters, pending
 from eas_queue.dialects.tinker.account import SMALL_BYTES
@@ -40,8 +40,12 @@ def blueprint(engine: Engine, access: Access, *, hold_s: float) -> Blueprint:
         return service
 
     def found_service(role: Role, request_id: str) -> str:
+        """Raises RequestNotFound also where the token may not use its service: it learns nothing of that."""
         service = engine.service_of(request_id)
-        allow(role, service)
+        try:
+            allow(role, service)
+        except Forbidden:
+            raise errors.RequestNotFound(request_id, engine.services.result_ttl_s) from None
         return service
 
     @routes.post("/create_sampling_session")
@@ -106,7 +110,8 @@ def blueprint(engine: Engine, access: Access, *, hold_s: float) -> Blueprint:
             found = engine.wait(service, request_id, hold_s, is_gone=inbound.gone_check(request))
         if not found.state.is_terminal:
             return pending.response(found, high_level=high_level)
-        return answers.result(found, engine.result_body(found), request.headers.get("Accept", ""))
+        accept = request.headers.get("Accept", "")
+        return answers.result(found, engine.result_body(found), accept, high_level=high_level)
 
     @routes.post("/cancel_future")
     def cancel_future() -> Response:

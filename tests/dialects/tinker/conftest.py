@@ -108,8 +108,8 @@ class Tinker:
         *,
         token: str | None = TOKEN,
     ) -> Answer:
-        """*path*: below /api/v1/. Text and bytes go out as they are, all else as JSON."""
-        body = content if content is None or isinstance(content, str | bytes) else json.dumps(content)
+        """*path*: below /api/v1/. Objects and lists go out as JSON, text, bytes and pieces as they are."""
+        body = json.dumps(content) if isinstance(content, dict | list) else content
         sent: dict[str, str | bytes] = {"Content-Type": "application/json", "Accept": "application/json"}
         if token is not None:
             sent["X-API-Key"] = token

@@ -384,6 +384,7 @@ def test_what_is_no_object_comes_as_the_document_says() -> None:
     done = request_in(State.SUCCEEDED, status_code=200, from_target=True)
 
     assert shown(done, b"[1]")[0] == {"result": [1], "request_id": EXAMPLE_ID}
+    assert f"more than {answers.READ_MOST:,} bytes" in plain("Results")
     assert answers.result(done, b'{"a": 1.50}', "").get_data() == (
         f'{{"a": 1.50, "request_id": "{EXAMPLE_ID}"}}\n'.encode()
     )
@@ -487,6 +488,8 @@ def test_the_limits_are_those_in_force() -> None:
         ),
         "`Retry-After` of a 429": f"{answers.RETRY_AFTER_MOST_S} s",
         "result": f"`MAX_RESULT_BYTES` {fields['MAX_RESULT_BYTES']} bytes",
+        "values of a result as protobuf": str(protobuf.VALUES_MOST),
+        "values that fill up short rows of a result's top tokens": f"{protobuf.FILLED_MOST} and as many as there are",
     }
 
 

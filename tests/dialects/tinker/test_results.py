@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import math
 import struct
+import time
 from typing import Any
 
 import pytest
 
-from eas_queue.dialects.tinker import sample_pb2
+from eas_queue.dialects.tinker import answers, parameters, sample_pb2
+from eas_queue.engine import ids
+from eas_queue.engine.request import Request, State
 from tests.dialects.tinker.conftest import (
     BACKPRESSURE,
     HIGH_LEVEL,
@@ -29,6 +33,7 @@ from tests.support.front import Answer
 from tests.support.installation import await_condition
 from tests.support.own_target import OwnTarget
 
+ID = ids.new_id(1)
 STOP, LENGTH = {"stop_reason": "stop"}, {"stop_reason": "length"}
 
 
@@ -596,3 +601,78 @@ class TestElsewhere:
 def request_id_of(task_id: str) -> str:
     digits = "".join(task_id.split("-")[-2:])
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+class TestMuch:
+    """Answers that would cost a web process dear; longer ones than the installation of these tests keeps."""
+
+    @staticmethod
+    def rendered(body: bytes, accept: str = "application/json", *, high_level: bool = False) -> Answer:
+        """Of a request for one sample."""
+        about = parameters.About(1, True).packed()
+        found = Request("demo", ID, State.SUCCEEDED, 1, 100, 1, None, 0, 0, about=about)
+        response = answers.result(found, body, accept, high_level=high_level)
+        headers = http.client.HTTPMessage()
+        for name, value in response.headers:
+            headers[name] = value
+        return Answer(response.status_code, headers, response.get_data())
+
+    @pytest.mark.parametrize("own", [b"", b'"request_id": "own", '])
+    def test_a_long_object_has_the_id_in_front_and_its_own_goes_before_it(self, own: bytes) -> None:
+        body = b" {" + own + b'"tokens": [' + b"1," * 600_000 + b"1]}\n"
+
+        answer = self.rendered(body)
+
+        assert answer.body == b'{"request_id": "%s", ' % ID.encode() + body[2:]
+        assert answer.json["request_id"] == ("own" if own else ID)
+
+    @pytest.mark.parametrize("value", [b"1", b"{}", b"[]"])
+    def test_very_many_values_are_not_read(self, value: bytes) -> None:
+        body = b'{"sequences": [' + (value + b",") * 4_000_001 + value + b"]}"
+        began_s = time.process_time()
+        answer = self.rendered(body, "application/x-protobuf")
+
+        assert_failed(answer, "server", "more than 4,000,000 values")
+        assert time.process_time() - began_s < 1
+
+    def test_rows_of_very_different_length_are_not_filled_up(self) -> None:
+        rows = [[[1, -1.0]] * 30_000] + [[]] * 30_000
+        body = json.dumps({"sequences": [sequence()], "topk_prompt_logprobs": rows}).encode()
+        began_s = time.process_time()
+
+        assert_failed(self.rendered(body, "application/x-protobuf"), "server", "rows of very different length")
+        assert time.process_time() - began_s < 1
+
+    def test_rows_of_a_few_lengths_are(self) -> None:
+        rows = [None, *[[[1, -1.0]] * (number % 6) for number in range(1000)]]
+        body = json.dumps({"sequences": [sequence()], "topk_prompt_logprobs": rows}).encode()
+
+        found = sample_pb2.Sample.FromString(self.rendered(body, "application/x-protobuf").body)
+
+        assert (found.prompt_top_tokens.k, found.prompt_top_tokens.length) == (5, 1001)
+
+
+class TestOlderHighLevel:
+    """Those that take samples as JSON take some members for words of the queue."""
+
+    @pytest.mark.parametrize(
+        "members",
+        [
+            {"type": "try_again"},
+            {"status": "complete_metadata"},
+            {"error": None},
+            {"sequences": None},
+            {"sequences": []},
+        ],
+    )
+    def test_nothing_but_a_sample_reaches_it(self, members: dict[str, Any]) -> None:
+        body = json.dumps({"type": "sample", "sequences": [sequence()]} | members).encode()
+
+        assert_failed(TestMuch.rendered(body, high_level=True), "server", "returned no sample")
+
+    def test_a_sample_does(self, tinker: Tinker, model: OwnTarget) -> None:
+        answering(model, {"type": "sample", "sequences": [sequence()], "status": "done"})
+
+        answer = tinker.await_end(tinker.sample(), HIGH_LEVEL | {"Accept": "application/json"})
+
+        assert answer.json["sequences"] == [sequence()]
