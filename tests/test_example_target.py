@@ -301,7 +301,39 @@ def test_healthz_tells_what_the_model_learned_from_and_how_good_it_is(target: Ta
     }
 
 
+def test_a_sampling_request_gets_samples_and_says_what_they_are(target: Target) -> None:
+    asked = {"prompt": {"chunks": [{"tokens": list(b"The soup was")}]}, "num_samples": 2}
+
+    answer = target.post("/api/predict/Qwen.Qwen3-0.6B", asked | {"sampling_params": {"max_tokens": 4, "seed": 1}})
+
+    assert answer.status == 200
+    assert next(iter(answer.json)) == "sequences"
+    assert [len(sequence["tokens"]) for sequence in answer.json["sequences"]] == [4, 4]
+    assert "no language model" in answer.json["sampled_by"]
+
+
+def test_a_delay_per_token_holds_a_sample_back(target: Target) -> None:
+    started = time.monotonic()
+
+    connection = target.connect()
+    asked = {"prompt": {"chunks": [{"tokens": [9707]}]}, "sampling_params": {"max_tokens": 3}}
+    connection.request("POST", SENTIMENT, json.dumps(asked).encode(), {"X-Token-Delay-S": "0.1"})
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+
+    assert answer["sequences"][0]["tokens"] == [9707, 9707, 9707]
+    assert time.monotonic() - started >= 0.3
+
+
 # Refusals over HTTP
+
+
+@pytest.mark.parametrize("prompt", [{"chunks": []}, {"chunks": [{"type": "image", "data": ""}]}])
+def test_a_sampling_request_that_cannot_be_answered_is_refused(target: Target, prompt: object) -> None:
+    answer = target.post(SENTIMENT, {"prompt": prompt})
+
+    assert (answer.status, answer.json["error"]) == (422, "not_sampled")
+    assert "prompt" in answer.json["message"]
 
 
 @pytest.mark.parametrize("body", [b'{"text": ', b'{"n": 1} x', b"[" * 100_000])

@@ -1,5 +1,7 @@
 """The example target: an HTTP server that answers `POST /api/predict/<service>[/<path>]` with a sentiment.
 
+Sampling requests of Tinker's clients get samples instead: examples/tinker/asample.py.
+
     python -m examples.sentiment.target --port 5001
     gunicorn -c python:examples.sentiment --no-control-socket -k gevent -b 127.0.0.1:5001 examples.sentiment.target:app
 
@@ -22,6 +24,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.serving import run_simple
 
 from examples.sentiment.model import HELDOUT_FILE, TRAIN_FILE, Model
+from examples.tinker import asample
 
 MAX_DELAY_S = 60.0
 WHAT_TO_SEND = 'send {"text": "..."}, {"texts": ["...", "..."]}, other JSON with a string in it, or plain text'
@@ -51,6 +54,7 @@ def create_app() -> Flask:
     }
 
     app = Flask(__name__, static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # sequences come first
 
     # Two routes, not strict_slashes=False: with that a GET without the slash is answered 404 instead of 405.
     @app.post("/api/predict/<service>")
@@ -58,7 +62,8 @@ def create_app() -> Flask:
     @app.post("/api/predict/<service>/<path:subpath>")
     def predict(service: str, subpath: str = "") -> Response:
         delay_s = read_delay_s(request.args.get("delay_s", "0"))
-        answer = classify(model, read_body(request.get_data(), request.mimetype))
+        body = read_body(request.get_data(), request.mimetype)
+        answer = sample(body) if asample.is_asked(body) else classify(model, body)
         time.sleep(delay_s)
         return jsonify(answer)
 
@@ -110,6 +115,14 @@ def read_body(body: bytes, mimetype: str) -> object:
         if mimetype == "application/json" or mimetype.endswith("+json"):
             raise Refused(400, "invalid_json", f"the body is not JSON: {exc}") from exc
         return text
+
+
+def sample(body: Any) -> dict[str, Any]:
+    """The answer to a sampling request. Raises Refused."""
+    try:
+        return asample.answer(body, request.headers)
+    except asample.NotSampled as exc:
+        raise Refused(422, "not_sampled", str(exc)) from exc
 
 
 def classify(model: Model, body: object) -> dict[str, Any]:

@@ -168,3 +168,16 @@ def test_a_large_one_takes_a_second_at_most_and_its_own_size_a_few_times() -> No
     assert len(found) > 4 * 100_000
     assert spent_s < 1
     assert peak < 40 * len(body)
+
+
+def test_one_wide_row_among_many_is_refused_before_it_is_filled_up() -> None:
+    """Each row is as long as the longest: a small answer would become a huge message."""
+    rows = [[[1, -1.0]] * 2_000] + [[]] * 2_000
+    body = json.dumps({"sequences": [sequence()], "topk_prompt_logprobs": rows}).encode()
+    tracemalloc.start()
+    _, refused = coded(body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert "topk_prompt_logprobs" in refused
+    assert peak < 100 * len(body)

@@ -120,7 +120,7 @@ class TestBodies:
 
     def test_one_in_chunks_is_one(self, tinker: Tinker, pulled: str) -> None:
         body = json.dumps(body_of(tinker.session(pulled))).encode()
-        answer = tinker.call("POST", "asample", iter([body[:9], body[9:40], body[40:]]))
+        answer = tinker.call("POST", "asample", iter([body[:9], body[9:40], body[40:]]), BACKPRESSURE)
 
         request_id = answer.json["request_id"]
         poll = tinker.call("POST", "retrieve_future", iter([b'{"request_id":', f'"{request_id}"}}'.encode()]))
