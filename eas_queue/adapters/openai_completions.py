@@ -14,6 +14,7 @@ from eas_queue.adapters.asample import Asample
 from eas_queue.adapters.errors import Unadaptable
 
 SAMPLES_MOST = 128
+ANSWER_VALUES_MOST = 4_000_000  # up to some 4 s of a gevent worker, in which it does nothing else
 STOP_TEXTS_MOST = 4
 TEMPERATURE_MAX = 2.0
 SEED_MIN, SEED_MAX = -(2**63), 2**63 - 1
@@ -68,7 +69,7 @@ def request(body: bytes, model: str) -> bytes:
 def answer(asked: bytes, body: bytes) -> bytes:
     """The sample that a completion is. Raises Unadaptable where it is not the one that was asked for, or lacks ids."""
     wanted = asample.read(asked)
-    found = asample.loads(body, "the answer")
+    found = asample.loads(body, "the answer", values_most=ANSWER_VALUES_MOST)
     choices = found.get("choices") if isinstance(found, dict) else None
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise Unadaptable(

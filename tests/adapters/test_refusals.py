@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from typing import Any
 
 import pytest
@@ -95,6 +96,17 @@ def test_a_request_is_refused_at_once_and_when_it_is_to_be_sent(body: bytes, say
             refuse()
         assert says in str(caught.value)
         assert len(str(caught.value)) < 200
+
+
+def test_what_would_hold_others_up_is_not_read() -> None:
+    """In the web that is everybody, in a worker its other attempts."""
+    began_s = time.process_time()
+    for body in (b"[" + b"1," * 1_200_001 + b"1]", b'{"a": [' + b"[]," * 1_200_001 + b"1]}", b"[" * 600_001):
+        with pytest.raises(Unadaptable, match="the body has more than 1,200,000 values"):
+            adapter.check(body)
+    with pytest.raises(Unadaptable, match="the answer has more than 4,000,000 values"):
+        adapter.answer(asample(), b'{"choices": [{"token_ids": [' + b"1," * 4_000_001 + b"1]}]}")
+    assert time.process_time() - began_s < 1
 
 
 @settings(deadline=None)
