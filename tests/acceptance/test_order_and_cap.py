@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,33 +13,60 @@ from eas_queue.store.client import Client
 from eas_queue.store.store import Store
 from tests.support.installation import Installation, await_condition
 from tests.support.server import RedisServer
+from tests.support.standing import Standing, standing
 from tests.support.target_client import Target
 
-ONE_SLOT = "[defaults]\nallow_unlisted = true\nmax_concurrency = 1\n"
+SERVICES = """
+[defaults]
+allow_unlisted = true
+[services]
+single = { max_concurrency = 1 }
+patient = { retry_delay_s = 0.2 }
+once = { max_attempts = 1 }
+strict = { max_attempts = 2, retry_delay_s = 0, timeout_s = 1 }
+nowhere = { max_attempts = 1, target_url = "http://127.0.0.1:9/" }
+rigid = { target_url = "http://127.0.0.1:9/predict" }
+"""
 POOLS = [("prefork", 2), ("gevent", 50), ("threads", 8)]
 
 
-@pytest.mark.parametrize(("pool", "concurrency"), POOLS)
+@pytest.fixture(scope="module")
+def place(shared_target: Target) -> Iterator[Standing]:
+    with standing(shared_target.url, services_toml=SERVICES, sweep_s=0.1, max_result_bytes=1000) as made:
+        yield made
+
+
+@pytest.fixture
+def installation(place: Standing) -> Installation:
+    """With a worker of greenlets."""
+    return place.at_work()
+
+
+@pytest.fixture(scope="module", params=POOLS, ids=lambda of: f"{of[0]}-{of[1]}")
+def pool(request: pytest.FixtureRequest) -> tuple[str, int]:
+    """Of the scope "module", so that tests with the same one follow each other and share its worker."""
+    found: tuple[str, int] = request.param
+    return found
+
+
 def test_high_priority_starts_next_and_each_class_in_order(
-    server: RedisServer, target: Target, pool: str, concurrency: int
+    place: Standing, target: Target, pool: tuple[str, int]
 ) -> None:
-    with Installation(server.url, target.url, services_toml=ONE_SLOT) as installation:
-        installation.web()
-        installation.worker(pool, concurrency)
-        normal = [installation.submit(delay_s=0.15)]
-        target.wait_for(lambda calls: len(calls) == 1)
-        normal += [installation.submit(delay_s=0.05) for _ in range(7)]
-        high = [installation.submit(delay_s=0.05, _priority_=1) for _ in range(3)]
+    installation = place.at_work(*pool)
+    normal = [installation.submit("single", delay_s=0.6)]  # longer than the other submits take
+    target.wait_for(lambda calls: len(calls) == 1)
+    normal += [installation.submit("single", delay_s=0.05) for _ in range(7)]
+    high = [installation.submit("single", delay_s=0.05, _priority_=1) for _ in range(3)]
 
-        for request_id in normal + high:
-            assert installation.await_end(request_id)["status"] == "SUCCESS"
+    for request_id in normal + high:
+        assert installation.await_end(request_id, "single")["status"] == "SUCCESS"
 
-        assert [call["request_id"] for call in target.calls()] == [normal[0], *high, *normal[1:]]
-        assert target.stats()["max_running"] == 1
+    assert [call["request_id"] for call in target.calls()] == [normal[0], *high, *normal[1:]]
+    assert target.stats()["max_running"] == 1
 
 
-def test_a_request_cancelled_while_no_worker_runs_is_never_sent(installation: Installation, target: Target) -> None:
-    installation.web()
+def test_a_request_cancelled_while_no_worker_runs_is_never_sent(place: Standing, target: Target) -> None:
+    installation = place.emptied()
     cancelled, kept = installation.submit(), installation.submit()
     answer = installation.cancel(cancelled)
     assert (answer.status_code, answer.json()["status"]) == (200, "REVOKED")
@@ -50,13 +78,11 @@ def test_a_request_cancelled_while_no_worker_runs_is_never_sent(installation: In
     assert installation.status(cancelled)["status"] == "REVOKED"
 
 
-@pytest.mark.parametrize(("pool", "concurrency"), POOLS)
 @pytest.mark.parametrize("moment", ["before headers", "mid-body"])
 def test_cancelling_a_running_request_closes_its_connection_within_a_second(
-    installation: Installation, target: Target, pool: str, concurrency: int, moment: str
+    place: Standing, target: Target, pool: tuple[str, int], moment: str
 ) -> None:
-    installation.web()
-    installation.worker(pool, concurrency)
+    installation = place.at_work(*pool)
     slow: dict[str, Any] = {"hang": 1} if moment == "before headers" else {"drip_s": 0.1, "drips": 600}
     request_id = installation.submit(**slow)
     target.wait_for(lambda calls: len(calls) == 1)
@@ -96,30 +122,22 @@ def test_the_cap_holds_across_two_workers_and_a_killed_one(server: RedisServer, 
         assert len({call["request_id"] for call in target.calls()}) == 60
 
 
-def test_a_target_that_fails_at_first_is_asked_again(server: RedisServer, target: Target) -> None:
-    toml = "[services.demo]\nretry_delay_s = 0.2\n"
-    with Installation(server.url, target.url, services_toml=toml, sweep_s=0.1) as installation:
-        installation.web()
-        installation.worker()
-        request_id = installation.submit(fail_first=2)
+def test_a_target_that_fails_at_first_is_asked_again(installation: Installation, target: Target) -> None:
+    request_id = installation.submit("patient", fail_first=2)
 
-        status = installation.await_end(request_id)
+    status = installation.await_end(request_id, "patient")
 
-        assert (status["status"], status["attempts"]) == ("SUCCESS", 3)
-        assert [call["attempt"] for call in target.calls()] == [1, 2, 3]
+    assert (status["status"], status["attempts"]) == ("SUCCESS", 3)
+    assert [call["attempt"] for call in target.calls()] == [1, 2, 3]
 
 
-def test_a_429_gives_the_request_back_without_counting(server: RedisServer, target: Target) -> None:
-    toml = "[services.demo]\nmax_attempts = 1\n"
-    with Installation(server.url, target.url, services_toml=toml, sweep_s=0.1) as installation:
-        installation.web()
-        installation.worker()
-        request_id = installation.submit(fail_first=3, fail_status=429, retry_after=0)
+def test_a_429_gives_the_request_back_without_counting(installation: Installation, target: Target) -> None:
+    request_id = installation.submit("once", fail_first=3, fail_status=429, retry_after=0)
 
-        status = installation.await_end(request_id)
+    status = installation.await_end(request_id, "once")
 
-        assert (status["status"], status["attempts"]) == ("SUCCESS", 1)
-        assert len(target.calls()) == 4
+    assert (status["status"], status["attempts"]) == ("SUCCESS", 1)
+    assert len(target.calls()) == 4
 
 
 MISBEHAVIOUR: list[tuple[dict[str, Any], int, str]] = [
@@ -133,27 +151,23 @@ MISBEHAVIOUR: list[tuple[dict[str, Any], int, str]] = [
 ]
 
 
-def test_a_target_that_misbehaves_fails_its_request_and_nothing_else(server: RedisServer, target: Target) -> None:
-    toml = "[services.demo]\nmax_attempts = 2\nretry_delay_s = 0\ntimeout_s = 1\n"
-    with Installation(server.url, target.url, services_toml=toml, sweep_s=0.1, max_result_bytes=1000) as installation:
-        installation.web()
-        installation.worker()
-        bad = [installation.submit(**behaviour) for behaviour, _, _ in MISBEHAVIOUR]
-        good = [installation.submit() for _ in bad]
+def test_a_target_that_misbehaves_fails_its_request_and_nothing_else(
+    installation: Installation, target: Target
+) -> None:
+    bad = [installation.submit("strict", **behaviour) for behaviour, _, _ in MISBEHAVIOUR]
+    good = [installation.submit("strict") for _ in bad]
 
-        assert {installation.await_end(request_id)["status"] for request_id in good} == {"SUCCESS"}
-        for request_id, (behaviour, code, error_type) in zip(bad, MISBEHAVIOUR, strict=True):
-            status = installation.await_end(request_id)
-            assert (status["status"], status["error_info"]["type"]) == ("FAILURE", error_type), behaviour
-            url = f"{installation.url}/api/predict/demo/requests/{request_id}/result"
-            result = installation.session.get(url, timeout=5)
-            assert (result.status_code, result.headers["X-Result-Source"]) == (code, "queue"), behaviour
-            assert len(target.calls(request_id=request_id)) == (1 if error_type == "ResultTooLarge" else 2), behaviour
+    assert {installation.await_end(request_id, "strict")["status"] for request_id in good} == {"SUCCESS"}
+    for request_id, (behaviour, code, error_type) in zip(bad, MISBEHAVIOUR, strict=True):
+        status = installation.await_end(request_id, "strict")
+        assert (status["status"], status["error_info"]["type"]) == ("FAILURE", error_type), behaviour
+        url = f"{installation.url}/api/predict/strict/requests/{request_id}/result"
+        result = installation.session.get(url, timeout=5)
+        assert (result.status_code, result.headers["X-Result-Source"]) == (code, "queue"), behaviour
+        assert len(target.calls(request_id=request_id)) == (1 if error_type == "ResultTooLarge" else 2), behaviour
 
 
 def test_redirects_are_answers_and_are_not_followed(installation: Installation, target: Target) -> None:
-    installation.web()
-    installation.worker()
     request_id = installation.submit(redirect=f"{target.url}/elsewhere")
 
     status = installation.await_end(request_id)
@@ -162,22 +176,15 @@ def test_redirects_are_answers_and_are_not_followed(installation: Installation, 
     assert len(target.calls()) == 1
 
 
-def test_an_unreachable_target_is_named(server: RedisServer) -> None:
-    toml = "[services.demo]\nmax_attempts = 1\n"
-    with Installation(server.url, "http://127.0.0.1:9", services_toml=toml) as installation:
-        installation.web()
-        installation.worker()
+def test_an_unreachable_target_is_named(installation: Installation) -> None:
+    status = installation.await_end(installation.submit("nowhere"), "nowhere")
 
-        status = installation.await_end(installation.submit())
-
-        assert status["error_info"]["type"] == "TargetUnreachable"
-        assert "127.0.0.1:9" in status["error_info"]["detail"]
-        assert "refused" in status["error_info"]["detail"]
+    assert status["error_info"]["type"] == "TargetUnreachable"
+    assert "127.0.0.1:9" in status["error_info"]["detail"]
+    assert "refused" in status["error_info"]["detail"]
 
 
 def test_a_paused_service_starts_nothing_until_resumed(installation: Installation, target: Target) -> None:
-    installation.web()
-    installation.worker()
     first = installation.submit()
     assert installation.await_end(first)["status"] == "SUCCESS"
     store = Store(Client(installation.env["REDIS_URL"]))
@@ -192,11 +199,10 @@ def test_a_paused_service_starts_nothing_until_resumed(installation: Installatio
 
 
 def test_with_workers_stopped_nothing_is_forwarded_and_web_alone_keeps_the_queue(
-    installation: Installation, target: Target
+    place: Standing, target: Target
 ) -> None:
-    installation.web()
-    worker = installation.worker()
-    assert worker.stop() == 0
+    installation = place.emptied()
+    assert installation.worker().stop() == 0
     made = [installation.submit() for _ in range(5)]
 
     statuses = [installation.status(request_id) for request_id in made]
@@ -220,23 +226,15 @@ def test_a_worker_that_does_not_know_the_service_says_so_and_goes_on(server: Red
         assert installation.await_end(known)["status"] == "SUCCESS"
 
 
-def test_a_status_that_is_none_is_no_answer(server: RedisServer, target: Target) -> None:
-    toml = "[services.demo]\nmax_attempts = 1\n"
-    with Installation(server.url, target.url, services_toml=toml) as installation:
-        installation.web()
-        installation.worker()
+def test_a_status_that_is_none_is_no_answer(installation: Installation) -> None:
+    status = installation.await_end(installation.submit("once", status=999), "once")
 
-        status = installation.await_end(installation.submit(status=999))
-
-        assert status["error_info"]["type"] == "TargetBroken"
+    assert status["error_info"]["type"] == "TargetBroken"
 
 
-def test_a_subpath_that_would_be_lost_is_refused(server: RedisServer, target: Target) -> None:
-    toml = f'[services.demo]\ntarget_url = "{target.url}/predict"\n'
-    with Installation(server.url, target.url, services_toml=toml) as installation:
-        installation.web()
+def test_a_subpath_that_would_be_lost_is_refused(place: Standing) -> None:
+    installation = place.installation
+    answer = installation.session.post(f"{installation.url}/api/predict/rigid/v1/chat", data=b"{}", timeout=5)
 
-        answer = installation.session.post(f"{installation.url}/api/predict/demo/v1/chat", data=b"{}", timeout=5)
-
-        assert (answer.status_code, answer.json()["type"]) == (400, "urn:eas-queue:error:invalid-request")
-        assert "target_url" in answer.json()["detail"]
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:eas-queue:error:invalid-request")
+    assert "target_url" in answer.json()["detail"]

@@ -15,7 +15,7 @@ import pytest
 from eas_queue.worker.watchdog import FROZEN_S
 from tests.support.installation import Installation, Process, await_condition
 from tests.support.proxy import Proxy
-from tests.support.server import RedisServer
+from tests.support.standing import Standing, standing
 from tests.support.target_client import Target
 
 APP = "tests.support.fragile_broker"
@@ -24,15 +24,23 @@ SHORT: dict[str, object] = {"STALLED_S": STALLED_S}
 POOLS = [("gevent", 4), ("prefork", 2)]
 
 
+@pytest.fixture(scope="module")
+def place(shared_target: Target) -> Iterator[Standing]:
+    with standing(shared_target.url) as made:
+        yield made
+
+
 @contextlib.contextmanager
-def installation_behind_proxy(
-    server: RedisServer, target: Target, **env: object
-) -> Iterator[tuple[Installation, Proxy]]:
-    with Proxy("127.0.0.1", server.port) as proxy, Installation(server.url, target.url) as installation:
-        broker = server.url.replace(f":{server.port}/", f":{proxy.port}/")
+def installation_behind_proxy(place: Standing, **env: object) -> Iterator[tuple[Installation, Proxy]]:
+    """The workers' connection to the broker goes through the proxy."""
+    installation = place.emptied()
+    with Proxy("127.0.0.1", place.server.port) as proxy:
+        broker = place.server.url.replace(f":{place.server.port}/", f":{proxy.port}/")
         installation.env |= {"BROKER_URL_OF_TEST": broker} | {name: str(value) for name, value in env.items()}
-        installation.web()
-        yield installation, proxy
+        try:
+            yield installation, proxy
+        finally:
+            place.alone()
 
 
 class Supervisor:
@@ -63,9 +71,9 @@ class Supervisor:
 # One of them does not wait for as long as in production, to save time.
 @pytest.mark.parametrize(("pool", "concurrency", "env"), [(*POOLS[0], {}), (*POOLS[1], {}), ("threads", 4, SHORT)])
 def test_a_worker_whose_broker_connection_is_dead_is_back_at_work_within_30_s(
-    server: RedisServer, target: Target, pool: str, concurrency: int, env: dict[str, object]
+    place: Standing, target: Target, pool: str, concurrency: int, env: dict[str, object]
 ) -> None:
-    with installation_behind_proxy(server, target, **env) as (installation, proxy):
+    with installation_behind_proxy(place, **env) as (installation, proxy):
         supervisor = Supervisor(installation, pool, concurrency)
         try:
             assert installation.await_end(installation.submit())["status"] == "SUCCESS"
@@ -99,9 +107,9 @@ def assert_left_alone(worker: Process, seconds: float = 1.5 * STALLED_S) -> None
 
 @pytest.mark.parametrize(("pool", "concurrency"), POOLS)
 def test_a_worker_that_is_idle_or_was_frozen_or_is_full_is_left_alone(
-    server: RedisServer, target: Target, pool: str, concurrency: int
+    place: Standing, target: Target, pool: str, concurrency: int
 ) -> None:
-    with installation_behind_proxy(server, target, **SHORT) as (installation, _):
+    with installation_behind_proxy(place, **SHORT) as (installation, _):
         worker = installation.worker(pool, concurrency, app=APP)
         assert_left_alone(worker)
 
@@ -120,8 +128,8 @@ def test_a_worker_that_is_idle_or_was_frozen_or_is_full_is_left_alone(
         assert_left_alone(worker)
 
 
-def test_a_worker_beside_one_that_takes_the_kicks_is_left_alone(server: RedisServer, target: Target) -> None:
-    with installation_behind_proxy(server, target, **SHORT) as (installation, _):
+def test_a_worker_beside_one_that_takes_the_kicks_is_left_alone(place: Standing, target: Target) -> None:
+    with installation_behind_proxy(place, **SHORT) as (installation, _):
         full = installation.worker("prefork", 1, name="full", app=APP)
         installation.submit(hang=1)
         target.wait_for(lambda calls: len(calls) == 1)
@@ -135,23 +143,18 @@ def test_a_worker_beside_one_that_takes_the_kicks_is_left_alone(server: RedisSer
         assert len(target.calls()) > 50
 
 
-def test_a_worker_whose_redis_is_away_is_left_alone_and_goes_on(target: Target) -> None:
-    server = RedisServer().start()
-    try:
-        with Installation(server.url, target.url) as installation:
-            installation.env["STALLED_S"] = str(STALLED_S)
-            installation.web()
-            worker = installation.worker("prefork", 2, app=APP)
-            waiting = [installation.submit(hang=1) for _ in range(2)] + [installation.submit() for _ in range(5)]
-            target.wait_for(lambda calls: len(calls) == 2)
-            server.await_on_disk()
-            server.kill()
-            assert_left_alone(worker)
-            server.start()
-            for request_id in waiting[:2]:
-                installation.cancel(request_id)
-            for request_id in waiting[2:]:
-                assert installation.await_end(request_id, timeout_s=40)["status"] == "SUCCESS"
-            assert_left_alone(worker, 0)
-    finally:
-        server.stop()
+def test_a_worker_whose_redis_is_away_is_left_alone_and_goes_on(place: Standing, target: Target) -> None:
+    server, installation = place.server, place.emptied()
+    installation.env["STALLED_S"] = str(STALLED_S)
+    worker = installation.worker("prefork", 2, app=APP)
+    waiting = [installation.submit(hang=1) for _ in range(2)] + [installation.submit() for _ in range(5)]
+    target.wait_for(lambda calls: len(calls) == 2)
+    server.await_on_disk()
+    server.kill()
+    assert_left_alone(worker)
+    server.start()
+    for request_id in waiting[:2]:
+        installation.cancel(request_id)
+    for request_id in waiting[2:]:
+        assert installation.await_end(request_id, timeout_s=40)["status"] == "SUCCESS"
+    assert_left_alone(worker, 0)

@@ -17,7 +17,7 @@ from signal import Signals
 from typing import Any
 
 from tests.chaos.history import History
-from tests.support.installation import TOKEN, Installation, Process, await_condition
+from tests.support.installation import CELERY, TOKEN, Installation, Process, await_condition
 from tests.support.proxy import Proxy
 from tests.support.server import RedisServer, free_port
 from tests.support.target_client import Target
@@ -138,7 +138,7 @@ class Fleet:
             for pool, concurrency in pools.items():
                 for number in range(1, workers_per_pool + 1):
                     name = f"{pool}{number}"
-                    command = ["celery", "-A", f"{module}:celery_app", "worker", "--loglevel=info"]
+                    command = [*CELERY, "-A", f"{module}:celery_app", "worker", "--loglevel=info"]
                     command += ["-Q", "celery,high_priority", "-P", pool, "-c", str(concurrency), "-n", f"{name}@%h"]
                     self.members.append(Member(name, pool, command, installation.env))
             stack.callback(self._end)

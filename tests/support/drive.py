@@ -16,6 +16,7 @@ from eas_queue.store import keys
 from eas_queue.store.client import Client
 from eas_queue.store.shapes import Ended, Leased, Requeued, progress_token
 from eas_queue.store.store import Store, fresh_id
+from tests.support.held import Held
 from tests.support.hook_checks import HookChecks
 from tests.support.queue_checks import check_queues
 
@@ -175,22 +176,26 @@ class Driver:
 
     def check(self) -> None:
         """Assert every invariant of the engine on what the server holds now."""
-        ready_now = {name.decode() for name in self.raw.zrange(keys.READY, 0, -1)}
-        high_now = {name.decode() for name in self.raw.zrange(keys.READY_HIGH, 0, -1)}
+        held = Held(self.raw)
+        ready_now, high_now = set(held.zset(keys.READY)), set(held.zset(keys.READY_HIGH))
         ready, high = set(), set()
-        hooks = HookChecks(self)
-        for service in self.numbers:
-            wait, delay, lease = (self.members(service, name) for name in ("wait", "delay", "lease"))
-            ghosts = self.members(service, "ghost")
-            (stamp,) = self.store.moves([service])
+        hooks = HookChecks(held)
+        stamps = self.store.moves(self.numbers)
+        for service, stamp in zip(self.numbers, stamps, strict=True):
+
+            def members(suffix: str, service: str = service) -> dict[str, float]:
+                return held.zset(keys.service_key(service, suffix))
+
+            wait, delay, lease, ghosts = (members(name) for name in ("wait", "delay", "lease", "ghost"))
             assert self.orders.setdefault((service, stamp), list(wait)) == list(wait), (
                 f"I14: another place, still {stamp!r}"
             )
             prefix = keys.record_key(service, "")
             states = {}
-            for key in self.raw.scan_iter(match=prefix.replace("[", "\\[") + "*", count=1000):
-                states[key.decode().removeprefix(prefix)] = self.raw.hmget(key, "state", "token", "result", "hook")
+            for key in held.names(prefix):
+                states[key.removeprefix(prefix)] = held.fields(key, "state", "token", "result", "hook")
             for request_id, (state, token, result, _) in states.items():
+                assert state is not None, f"{request_id} has no state"
                 places = [
                     name for name, ids_ in (("wait", wait), ("delay", delay), ("lease", lease)) if request_id in ids_
                 ]
@@ -200,19 +205,18 @@ class Driver:
                     f"I7: {request_id} is {state!r} with token {token!r}"
                 )
                 if state.decode() in TERMINAL:
-                    assert self.raw.ttl(prefix + request_id) > 0, f"{request_id} has ended and never leaves"
-                    assert self.raw.exists(keys.celery_result_key(request_id)), f"{request_id}: Celery was not told"
+                    assert held.pttl_ms(prefix + request_id) >= 500, f"{request_id} has ended and never leaves"
+                    assert held.has(keys.celery_result_key(request_id)), f"{request_id}: Celery was not told"
                 else:
-                    assert self.raw.ttl(prefix + request_id) == -1, f"{request_id} is alive and would leave"
+                    assert held.pttl_ms(prefix + request_id) == -1, f"{request_id} is alive and would leave"
                     assert result is None
             for name, found in (("wait", wait), ("delay", delay), ("lease", lease)):
                 assert set(found) <= set(states), f"{name} holds requests without a record"
-            assert set(self.members(service, "run")) == set(lease), "the runs that the ETA counts are the leases"
-            deadlines = self.members(service, "dl")
+            assert set(members("run")) == set(lease), "the runs that the ETA counts are the leases"
+            deadlines = members("dl")
             assert set(deadlines) <= set(wait) | set(delay), "a deadline outlives the waiting it bounds"
-            cfg = self.raw.hgetall(keys.service_key(service, "cfg"))
-            paused = cfg.get(b"paused") == b"1"
-            sink = len(self.members(service, "sink"))
+            paused = held.fields(keys.service_key(service, "cfg"), "paused") == [b"1"]
+            sink = len(members("sink"))
             room = service not in self.holds or sink + len(lease) < self.holds[service]
             if (
                 wait
@@ -226,14 +230,14 @@ class Driver:
                     high.add(service)
             soonest = [min(found.values()) for found in (lease, delay, deadlines, ghosts) if found]
             if soonest:
-                due: Any = self.raw.zscore(keys.DUE, service)
+                due = held.zset(keys.DUE).get(service)
                 assert due is not None, f"{service} is due some time, and the sweep would never look"
                 assert due <= min(soonest), f"{service}: the sweep would look too late"
-            check_queues(self, service, states, lease)
+            check_queues(held, service, states, lease)
             hooks.check(service, states)
         assert ready_now == ready, f"I3: ready is {ready_now}, startable are {ready}"
         assert high_now == high, f"I3: ready:high is {high_now}, should be {high}"
-        kicks: Any = self.raw.zcard(keys.KICKS)
+        kicks = len(held.zset(keys.KICKS))
         assert not ready or kicks >= 1, "I4: work is ready and nobody was told"
         assert kicks <= KICKS_MAX, "I5"
 
@@ -247,18 +251,18 @@ class Driver:
         logs = {keys.log_key(service, ""): keys.record_key(service, "") for service in self.numbers}
         idempotency = {keys.idempotency_key(service, ""): keys.record_key(service, "") for service in self.numbers}
         queues = tuple(keys.PREFIX + "{" + service + "}:" + keys.QUEUE_SUFFIX for service in self.numbers)
-        for key in self.raw.scan_iter(count=1000):
-            name = key.decode()
+        held = Held(self.raw)
+        for name in held.names():
             # queue_checks.py and hook_checks.py know their reasons to die
             if name.startswith((*queues, keys.WATCHES_PREFIX, keys.HOOKS_DUE_PREFIX, keys.HOOKS_OUT_PREFIX)):
                 continue
-            if name in stay or self.raw.pttl(name) != -1:
+            if name in stay or held.pttl_ms(name) != -1:
                 continue
             for prefix, record_prefix in logs.items():  # these live as long as their record
                 if name.startswith(prefix):
                     name = record_prefix + name.removeprefix(prefix)
             for prefix, record_prefix in idempotency.items():
                 if name.startswith(prefix):
-                    name = record_prefix + self.raw.get(name).decode().partition(" ")[0]
+                    name = record_prefix + held.string(name).partition(" ")[0]
             assert name.startswith(records), f"{name} has no TTL and is not on the list"
-            assert self.raw.hget(name, "state") in (b"queued", b"running"), f"{name} has ended and has no TTL"
+            assert held.fields(name, "state")[0] in (b"queued", b"running"), f"{name} has ended and has no TTL"

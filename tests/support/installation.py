@@ -20,6 +20,7 @@ from tests.support.server import free_port
 ROOT = Path(__file__).parents[2]
 TOKEN = "tml-00112233445566778899aabbccddeeff"
 TERMINAL = {"SUCCESS", "FAILURE", "REVOKED", "EXPIRED"}
+CELERY = [sys.executable, "-m", "tests.support.celery_program"]
 
 
 def await_condition(condition: Callable[[], Any], *, timeout_s: float = 10, what: str = "") -> Any:
@@ -91,6 +92,7 @@ class Installation:
             "TARGET_API_BASE_URL": target_url,
             "API_TOKENS": TOKEN,
             "PORT": str(self.port),
+            "WEB_CONCURRENCY": "1",  # a second of CPU time each; where several matter, the test says so
             "RUN_DIR": str(self.folder / "run"),
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
@@ -127,6 +129,13 @@ class Installation:
         self.await_web()
         return process
 
+    def web_and_worker(self, pool: str = "gevent", concurrency: int = 100) -> tuple[Process, Process]:
+        """Both start at the same time."""
+        web = self.start("web", ["gunicorn", "app:app"])
+        worker = self.worker(pool, concurrency)
+        self.await_web()
+        return web, worker
+
     def await_web(self) -> None:
         webs = [process for process in self.processes if process.name == "web"]
 
@@ -146,14 +155,14 @@ class Installation:
     def worker(
         self, pool: str = "gevent", concurrency: int = 100, name: str = "w1", app: str = "app.celery_app"
     ) -> Process:
-        command = ["celery", "-A", app, "worker", "--loglevel=info", "-Q", "celery,high_priority"]
+        command = [*CELERY, "-A", app, "worker", "--loglevel=info", "-Q", "celery,high_priority"]
         process = self.start(f"worker-{name}", [*command, "-P", pool, "-c", str(concurrency), "-n", f"{name}@%h"])
         process.await_log(" ready.")
         return process
 
     def webhooks(self, concurrency: int = 100, name: str = "webhooks") -> Process:
         """The worker that delivers webhooks."""
-        command = ["celery", "-A", "app.celery_app", "worker", "--loglevel=info", "-Q", "webhooks", "-P", "gevent"]
+        command = [*CELERY, "-A", "app.celery_app", "worker", "--loglevel=info", "-Q", "webhooks", "-P", "gevent"]
         process = self.start(name, [*command, "-c", str(concurrency), "-n", f"{name}@%h"])
         process.await_log(" ready.")
         return process

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.front import LIMITED_TOKEN, MAX_PAYLOAD_BYTES, RATED_TOKEN, ROLE_TOKENS, Answer, Front, digest
-from tests.support.installation import TOKEN, Installation, await_condition
+from tests.support.installation import CELERY, TOKEN, Installation, await_condition
 from tests.support.receiver import Receiver, accepts
 from tests.support.server import RedisServer
 from tests.support.target_client import Target
@@ -268,7 +268,7 @@ def strict(shared_target: Target) -> Iterator[Bella]:
 @pytest.fixture(scope="package")
 def worker(front: Front) -> None:
     """One that forwards requests of services with a target, and delivers callbacks."""
-    command = ["celery", "-A", "app.celery_app", "worker", "--loglevel=info", "-P", "gevent", "-c", "20"]
+    command = [*CELERY, "-A", "app.celery_app", "worker", "--loglevel=info", "-P", "gevent", "-c", "20"]
     process = front.installation.start("worker", [*command, "-Q", "celery,high_priority,webhooks"])
     process.await_log(" ready.")
 
