@@ -13,7 +13,7 @@ from eas_queue.engine import errors
 VALUES_MOST = 200_000
 # Possessive: nothing is kept to go back to. One that never closes ends with the body, or it would be gone through again
 # from each quotation mark in it.
-_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _DIGITS_MOST = 4000  # of a number that Python makes from a text; the text itself is handed on in any case
 _BLANK = re.compile(r"[ \t\n\r]*")
 
@@ -76,7 +76,7 @@ def has_too_many(body: bytes) -> bool:
 
     if marks(body) <= VALUES_MOST:
         return False
-    return body.count(b'"') > 2 * VALUES_MOST or marks(_TEXT.sub(b"", body)) > VALUES_MOST
+    return body.count(b'"') > 2 * VALUES_MOST or marks(TEXT.sub(b"", body)) > VALUES_MOST
 
 
 def _members(text: str) -> Members:

@@ -11,7 +11,7 @@ from tests.support.recorder import Exchange, Recorder
 from tests.support.server import RedisServer
 
 SAMPLES, SLOTS, TARGET_S = 500, 16, 0.2
-HOLD_S = 25  # the longest that the web holds a poll
+HOLD_S = 25  # so long the web holds a poll at least
 
 
 def request_id_of(poll: Exchange) -> str:

@@ -18,7 +18,7 @@ import pytest
 from tests.support.installation import await_condition
 from tests.support.tinker_sdk import TINKER, TINKER_022, House, house
 
-HOLD_S = 25.0  # so long lasts a poll of the high-level client
+HOLD_S = 25.0  # so long lasts a poll of the high-level client at least
 GIVES_UP_S = 45.0  # it, without an answer
 SCRIPTS = 10
 COUNTS = {TINKER: (1, 4), TINKER_022: (4, 1)}  # of the sequences in each sample that waits, for each client

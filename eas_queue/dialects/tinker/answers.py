@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Response
 
-from eas_queue.dialects import problem
+from eas_queue.dialects import members, problem
 from eas_queue.dialects.failure import Failure
 from eas_queue.dialects.tinker import protobuf
 from eas_queue.dialects.tinker.parameters import About
@@ -22,6 +22,7 @@ ANOTHER_BODY = (
     "this sampling session has a request with this seq_id already, and another body (or this X-Idempotency-Key has): "
     "nothing was stored; give a new request a new seq_id"
 )
+_decoder = json.JSONDecoder(parse_int=members.number)
 _BUSY = (408, 429)  # of a target's 4xx answers those that are not its client's fault
 
 
@@ -90,9 +91,18 @@ def _with_id(found: Request, body: bytes) -> bytes:
     own = f'"request_id": {json.dumps(found.request_id)}'.encode()
     start, end = len(body) - len(body.lstrip()), len(body.rstrip())
     if len(body) > READ_MOST and body[start : start + 1] == b"{" and body[end - 1 : end] == b"}":
-        members = body[start + 1 : end - 1].lstrip()
-        return b"{" + own + (b", " + members if members else b"") + b"}\n"
-    content = protobuf.content_of(body)
+        inside = body[start + 1 : end - 1].lstrip()
+        try:
+            inside.decode()
+        except ValueError as exc:
+            raise protobuf.NotSample("its answer is not in UTF-8") from exc
+        return b"{" + own + (b", " + inside if inside else b"") + b"}\n"
+    if len(body) > READ_MOST:
+        raise protobuf.NotSample(f"its answer is no JSON object, and has more than {READ_MOST:,} bytes")
+    try:
+        content = _decoder.decode(body.decode())  # not UTF-16, which json.loads would take as well
+    except (ValueError, RecursionError) as exc:
+        raise protobuf.NotSample(f"its answer is not JSON: {exc}") from exc
     if not isinstance(content, dict):
         return b'{"result": ' + body[start:end] + b", " + own + b"}\n"
     if "request_id" in content:

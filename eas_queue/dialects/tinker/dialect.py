@@ -11,10 +11,9 @@ PREFIX = "/api/v1/"
 
 
 def dialect(engine: Engine, access: Access, *, max_wait_s: float) -> Dialect:
-    """*max_wait_s*: the longest time for which a poll is held, where that is less than sampling.HOLD_S."""
-    hold_s = max(sampling.PENDING_LEAST_S, min(sampling.HOLD_S, max_wait_s))
+    """*max_wait_s*: the longest time for which a poll is held, where that is less than sampling.HOLD_MOST_S."""
     blueprints = (
-        sampling.blueprint(engine, access, hold_s=hold_s),
+        sampling.blueprint(engine, access, hold_most_s=min(sampling.HOLD_MOST_S, max_wait_s)),
         account.blueprint(engine, access),
         training.blueprint(access),
     )

@@ -20,7 +20,7 @@ BACKPRESSURE_HEADER = "X-Tinker-Sampling-Backpressure"
 IDEMPOTENCY_HEADER = "X-Idempotency-Key"
 MODEL_HEADER = "X-Tinker-Model"  # to the target: the model as the client called it
 _OWN_HEADERS = ("x-tinker-", "x-stainless-", "x-sdk-", IDEMPOTENCY_HEADER.lower())
-_NUMBERS = re.compile(rb"\[[0-9eE+\-., \t\r\n]*+\]")
+_NUMBERS = re.compile(rb"(" + members.TEXT.pattern + rb")|\[[0-9eE+\-., \t\r\n]*+\]", re.DOTALL)  # or a text
 _SEQUENCE_MOST = 2**63 - 1
 
 
@@ -76,7 +76,7 @@ def _values(body: bytes) -> dict[str, Any]:
     """Of a long prompt the tokens are not read here: they would take seconds, in which nobody else is served."""
     if members.has_too_many(body):
         if not members.has_too_many(body.replace(b",", b"")):  # else it is its lists that are many
-            body = _NUMBERS.sub(b"[]", body)
+            body = _NUMBERS.sub(lambda found: found[1] or b"[]", body)
         if members.has_too_many(body):
             raise errors.InvalidRequest(
                 f"the body has more than {members.VALUES_MOST:,} values besides lists of numbers: nothing was stored"

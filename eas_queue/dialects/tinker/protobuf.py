@@ -12,9 +12,11 @@ from typing import Any
 import pydantic_core
 
 from eas_queue.dialects.tinker import sample_pb2
+from eas_queue.dialects.tinker.parameters import SAMPLES_MOST
 
 STOP_REASONS = {"stop": sample_pb2.STOP, "length": sample_pb2.LENGTH}
-VALUES_MOST = 4_000_000  # half a second of this process, in which nobody else is served
+# What takes about a second of this process at most, in which nobody else is served.
+VALUES_MOST, PARTS_MOST = 4_000_000, 1_000_000
 FILLED_MOST = 1_000_000  # values that rows of different length may be filled up with, beyond as many as there are
 _NO_TOKEN, _NO_LOGPROB = 0, -99999.0  # what fills up a row of top tokens
 
@@ -28,8 +30,11 @@ def content_of(body: bytes) -> Any:
 
     Raises NotSample for what is no JSON in UTF-8, and for more than VALUES_MOST values.
     """
-    if body.count(b",") > VALUES_MOST or body.count(b"[") + body.count(b"{") > VALUES_MOST:
-        raise NotSample(f"its answer has more than {VALUES_MOST:,} values; ask for fewer samples or tokens at once")
+    if body.count(b",") > VALUES_MOST or body.count(b"[") + body.count(b"{") + body.count(b":") > PARTS_MOST:
+        raise NotSample(
+            f"its answer has more than {VALUES_MOST:,} values, or more than {PARTS_MOST:,} lists and members; "
+            "ask for fewer samples or tokens at once"
+        )
     try:
         return pydantic_core.from_json(body)
     except ValueError as exc:
@@ -63,6 +68,8 @@ def _sample_of(body: bytes, samples: int | None) -> dict[str, Any]:
     sequences = content.get("sequences") if isinstance(content, dict) else None
     if not isinstance(sequences, list):
         raise NotSample('its answer has no list "sequences"')
+    if len(sequences) > SAMPLES_MOST:
+        raise NotSample(f"its answer has {len(sequences)} sequences, more than {SAMPLES_MOST}")
     if samples is not None and len(sequences) != samples:
         raise NotSample(f"its answer has {len(sequences)} sequences, {samples} were asked for")
     found: dict[str, Any] = content
@@ -91,31 +98,35 @@ def _sequence(sequence: Any, at: int) -> sample_pb2.Sequence:
 def _top_tokens(rows: Any, where: str) -> sample_pb2.TopTokens:
     if not isinstance(rows, list) or not all(row is None or isinstance(row, list) for row in rows):
         raise NotSample(f"{where} is not a list with a list or null for each position")
-    pairs = [list(row or ()) for row in rows]
-    if not all(isinstance(pair, list) and len(pair) == 2 for row in pairs for pair in row):
-        raise NotSample(f"{where} has something that is not [token, logprob]")
-    width = max((len(row) for row in pairs), default=0)
-    given = sum(map(len, pairs))
-    if width * len(pairs) > 2 * given + FILLED_MOST:
-        raise NotSample(f"{where} has {len(pairs)} rows of very different length, {width} at most")
-    full = [pair for row in pairs for pair in (*row, *[(_NO_TOKEN, _NO_LOGPROB)] * (width - len(row)))]
+    lengths = [len(row or ()) for row in rows]
+    width, given = max(lengths, default=0), sum(lengths)
+    if width * len(rows) > 2 * given + FILLED_MOST:
+        raise NotSample(f"{where} has {len(rows)} rows of very different length, {width} at most")
+    tokens: list[Any] = []
+    logprobs: list[Any] = []
+    try:
+        for row, length in zip(rows, lengths, strict=True):
+            for token, logprob in row or ():
+                tokens.append(token)
+                logprobs.append(logprob)
+            tokens += [_NO_TOKEN] * (width - length)
+            logprobs += [_NO_LOGPROB] * (width - length)
+    except (TypeError, ValueError) as exc:
+        raise NotSample(f"{where} has something that is not [token, logprob]") from exc
     return sample_pb2.TopTokens(
-        token_ids=_ints([token for token, _ in full], where),
-        logprobs=_floats([logprob for _, logprob in full], where),
-        k=width,
-        length=len(rows),
+        token_ids=_ints(tokens, where), logprobs=_floats(logprobs, where), k=width, length=len(rows)
     )
 
 
 def _ints(values: Any, where: str) -> bytes:
-    if not isinstance(values, list) or not all(type(value) is int for value in values):
+    if not isinstance(values, list) or not set(map(type, values)) <= {int}:
         raise NotSample(f"{where} is not a list of token ids")
     return _packed("i", values, where)
 
 
 def _floats(values: Any, where: str) -> bytes:
     """A missing value becomes NaN."""
-    if not isinstance(values, list) or not all(value is None or type(value) in (int, float) for value in values):
+    if not isinstance(values, list) or not set(map(type, values)) <= {int, float, type(None)}:
         raise NotSample(f"{where} is not a list of numbers")
     return _packed("f", [math.nan if value is None else value for value in values], where)
 

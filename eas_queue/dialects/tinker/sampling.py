@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 
 from flask import Blueprint, Response, g, request
@@ -16,14 +17,17 @@ from eas_queue.engine import errors
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.request import Caller, Request
 
-HOLD_S = 25.0  # the SDK gives a poll up after 45 s, and then waits before the next one
+# The SDK gives a poll up after 45 s, and then waits before the next one. How long each is held is drawn by lot: those
+# that began together would all be asked again in the same moment, for as long as they last.
+HOLD_MOST_S = 30.0
+HOLD_LEAST = 5 / 6  # of that
 HIGH_LEVEL_HEADER = "X-Tinker-Request-Type"  # on polls of the high-level client, and on no others
 # It asks again at once, whatever it was told: it must not be told anything sooner than this.
 PENDING_LEAST_S, BROKEN_LEAST_S = 1.0, 5.0
 
 
-def blueprint(engine: Engine, access: Access, *, hold_s: float) -> Blueprint:
-    """The routes. *hold_s*: how long a poll is held that is not answered at once."""
+def blueprint(engine: Engine, access: Access, *, hold_most_s: float) -> Blueprint:
+    """The routes. *hold_most_s*: how long a poll is held at most that is not answered at once."""
     routes = Blueprint("tinker_sampling", __name__, url_prefix="/api/v1")
 
     def allow(role: Role, service: str | None = None) -> Caller:
@@ -107,6 +111,8 @@ def blueprint(engine: Engine, access: Access, *, hold_s: float) -> Blueprint:
             if not About.of(found.about).has_backpressure and not found.state.is_terminal:
                 found = None
         if found is None:
+            hold_s = hold_most_s * random.uniform(HOLD_LEAST, 1)  # noqa: S311  spreads load, guards nothing
+            hold_s = max(PENDING_LEAST_S, hold_s)
             found = engine.wait(service, request_id, hold_s, is_gone=inbound.gone_check(request))
         if not found.state.is_terminal:
             return pending.response(found, high_level=high_level)

@@ -329,7 +329,8 @@ def test_retry_after_is_as_the_document_says(eta_s: float | None, position: int 
 
 
 def test_the_times_in_the_text_are_those_in_force() -> None:
-    assert f"at the latest after {sampling.HOLD_S:g} s" in plain("Polls")
+    least_s = sampling.HOLD_MOST_S * sampling.HOLD_LEAST
+    assert f"at the latest after {least_s:g} to {sampling.HOLD_MOST_S:g} s" in plain("Polls")
     assert f"than after {sampling.PENDING_LEAST_S:g} s, and no error" in plain("Polls")
     assert f"than after {sampling.BROKEN_LEAST_S:g} s, also" in plain("Polls")
     assert f"before {eta.RUNS_MIN} runs" in plain("Pending")
@@ -482,13 +483,13 @@ def test_the_limits_are_those_in_force() -> None:
         "values of a body besides lists of numbers": str(members.VALUES_MOST),
         "samples of a request": str(parameters.SAMPLES_MOST),
         "name of a model": f"{names.NAME_MOST} characters",
-        "hold of a poll": f"{sampling.HOLD_S:g} s and `MAX_WAIT_S`",
+        "hold of a poll": f"{sampling.HOLD_MOST_S:g} s and `MAX_WAIT_S`",
         "`Retry-After` of a 408": (
             f"{pending.RETRY_AFTER_MOST_S} s; without an estimate {pending.BLIND_RETRY_AFTER_MOST_S} s"
         ),
         "`Retry-After` of a 429": f"{answers.RETRY_AFTER_MOST_S} s",
         "result": f"`MAX_RESULT_BYTES` {fields['MAX_RESULT_BYTES']} bytes",
-        "values of a result as protobuf": str(protobuf.VALUES_MOST),
+        "values of a result as protobuf; its lists and members": f"{protobuf.VALUES_MOST}; {protobuf.PARTS_MOST}",
         "values that fill up short rows of a result's top tokens": f"{protobuf.FILLED_MOST} and as many as there are",
     }
 

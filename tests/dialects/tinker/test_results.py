@@ -623,14 +623,32 @@ class TestMuch:
     def test_a_long_one_may_be_nothing_but_blanks(self) -> None:
         assert self.rendered(b"{" + b" " * 2_000_000 + b"}").json == {"request_id": ID}
 
-    @pytest.mark.parametrize("value", [b"1", b"{}", b"[]"])
-    def test_very_many_values_are_not_read(self, value: bytes) -> None:
-        body = b'{"sequences": [' + (value + b",") * 4_000_001 + value + b"]}"
+    @pytest.mark.parametrize(
+        ("value", "count"), [(b"1", 4_000_001), (b"{}", 1_000_001), (b"[]", 1_000_001), (b'{"a":1}', 500_001)]
+    )
+    def test_very_many_values_are_not_read(self, value: bytes, count: int) -> None:
+        body = b'{"sequences": [' + (value + b",") * count + value + b"]}"
         began_s = time.process_time()
         answer = self.rendered(body, "application/x-protobuf")
 
         assert_failed(answer, "server", "more than 4,000,000 values")
         assert time.process_time() - began_s < 1
+
+    def test_more_samples_than_anybody_may_ask_for_are_refused(self) -> None:
+        body = json.dumps({"sequences": [sequence()] * 4097}).encode()
+        found = Request("demo", ID, State.SUCCEEDED, 1, 100, 1, None, 0, 0)
+
+        answer = answers.result(found, body, "application/x-protobuf", high_level=True)
+
+        assert b"4097 sequences, more than 4096" in answer.get_data()
+
+    @pytest.mark.parametrize("count", [1, 2_000_000])
+    def test_one_that_is_not_utf_8_is_none(self, count: int) -> None:
+        assert_failed(self.rendered(b'{"a": "\xff"' + b" " * count + b"}"), "server", "returned no sample")
+
+    @pytest.mark.parametrize("value", [b'"\\ud800"', b"[" * 500 + b"]" * 500, b"9" * 5000, b"NaN"])
+    def test_what_python_reads_is_handed_on(self, value: bytes) -> None:
+        assert self.rendered(b'{"a": ' + value + b"}").body.startswith(b'{"a": ' + value)
 
     def test_rows_of_very_different_length_are_not_filled_up(self) -> None:
         rows = [[[1, -1.0]] * 30_000] + [[]] * 30_000
