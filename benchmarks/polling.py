@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from benchmarks import taking
-from benchmarks.holding import RECEIVED_MOST, Holder
+from benchmarks.holding import AT_ONCE, RECEIVED_MOST, Holder
 from benchmarks.sides import Void
 
 SERVICE = "demo"
@@ -74,12 +74,12 @@ def asking(call: bytes, status: int, more: Callable[[], bool], took_s: list[floa
 
 
 class Poll:
-    """What the high-level client does: ask again as soon as it is told to wait on, until there is the result."""
+    """What the high-level client does: ask again as soon as it is told to wait on, or of trouble, until all is well."""
 
     def __init__(self, port: int, call: bytes) -> None:
         self._call, self._buffer = call, bytearray()
         self.answered_at = 0.0  # unix seconds, so that they compare with those of the server
-        self.renewals = 0
+        self.renewals = self.troubles = 0  # 408 and 5xx
         self.body = b""
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -87,7 +87,7 @@ class Poll:
 
     @property
     def is_joined(self) -> bool:
-        """The server says nothing to who waits: that it holds this one is seen at its store."""
+        """The web says nothing to who waits: that it holds this one is seen at its store."""
         return True
 
     @property
@@ -109,8 +109,9 @@ class Poll:
             return
         status, self.body = int(self._buffer[9:12]), bytes(self._buffer[end + 4 :])
         self._buffer.clear()
-        if status == 408:
-            self.renewals += 1
+        if status == 408 or status >= 500:
+            self.renewals += status == 408
+            self.troubles += status >= 500
             self.socket.sendall(self._call)
         elif status == 200:
             self.answered_at = at
@@ -125,13 +126,21 @@ class Polls(Holder):
         super().__init__()
         self._port, self._calls = port, calls
 
-    def begin(self, request_ids: Sequence[str]) -> list[Poll]:
-        """One for each of them. Raises Void."""
+    def begin(self, request_ids: Sequence[str], held: Callable[[], int] | None = None) -> list[Poll]:
+        """One for each of them, some at a time: the next ones when the web holds all until then. Raises Void.
+
+        *held*: how many it holds; None: all at once.
+        """
         made: list[Poll] = []
 
         def make(request_id: str) -> Poll:
             made.append(Poll(self._port, self._calls.high_poll(request_id)))
             return made[-1]
 
-        self.hold([functools.partial(make, request_id) for request_id in request_ids])
+        before = self.open_count
+        for i in range(0, len(request_ids), AT_ONCE):
+            self.hold([functools.partial(make, request_id) for request_id in request_ids[i : i + AT_ONCE]])
+            if held is not None:
+                wanted = before + len(made)
+                self.until(lambda wanted=wanted: held() >= wanted, f"{wanted} polls to be held")  # type: ignore[misc]
         return made

@@ -104,10 +104,9 @@ class _Place:
         path = f"/api/services/{SERVICE}/{'pause' if is_paused else 'resume'}"
         taking.once(self.port, taking.Calls(TOKEN).post(path, b""))
 
-    def await_held(self, polls: Polls, count: int) -> None:
-        """Until the web listens for the ends of so many requests. Raises Void."""
-        pattern = f"{keys.note_channel('')}?*"
-        polls.until(lambda: len(self.connection.pubsub_channels(pattern)) >= count, f"{count} polls to be held")
+    def held(self) -> int:
+        """How many requests the web listens for the ends of."""
+        return len(self.connection.pubsub_channels(f"{keys.note_channel('')}?*"))
 
 
 def _held(sizes: Sizes) -> Sample:
@@ -125,8 +124,7 @@ def _held(sizes: Sizes) -> Sample:
             place.set_paused(True)
             ids = place.submit(place.calls.submit(), ends + sizes.polls)
             found: Sample = {"before_mb": rss_mb(place.web), "before_pss_mb": pss_mb(place.web)}
-            waiting = polls.begin(ids[ends:])
-            place.await_held(polls, sizes.polls)
+            waiting = polls.begin(ids[ends:], place.held)
             polls.serve(min(SETTLED_S, sizes.poll_hold_s))
             found |= {"held_mb": rss_mb(place.web), "held_pss_mb": pss_mb(place.web)}
             found["poll_kb"] = (found["held_pss_mb"] - found["before_pss_mb"]) * 1024 / sizes.polls
@@ -134,8 +132,7 @@ def _held(sizes: Sizes) -> Sample:
             renewed = sum(poll.renewals for poll in waiting)
             found |= shares(polls.serve, place.pids, sizes.poll_hold_s, "hold")
             found["renewals"] = (sum(poll.renewals for poll in waiting) - renewed) / sizes.polls
-            ending = polls.begin(ids[:ends])
-            place.await_held(polls, ends + sizes.polls)
+            ending = polls.begin(ids[:ends], place.held)
 
             place.set_paused(False)
             found |= shares(polls.serve, place.pids, ends / sizes.poll_end_rate, "drain")
@@ -143,6 +140,7 @@ def _held(sizes: Sizes) -> Sample:
             place.set_paused(True)
             found |= _ends(place, ending, ids[:ends])
             found["after_mb"] = rss_mb(place.web)
+            found["troubles"] = sum(poll.troubles for poll in (*waiting, *ending))
     return found
 
 
@@ -269,6 +267,7 @@ PART = Part(
                 Column("renewals", "renewals a poll", "{:.2f}"),
                 Column("drain_web", "while samples end: web %", "{:.1f}"),
                 Column("drain_server", "server %", "{:.1f}"),
+                Column("troubles", "5xx in all"),
             ),
         ),
         Table(

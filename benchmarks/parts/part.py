@@ -36,7 +36,7 @@ class Sizes:
     polls: int = 1000
     poll_hold_s: float = 25  # as long as the web holds one by default
     poll_still_s: float = 15  # in which none is renewed
-    poll_ends: int = 200
+    poll_ends: int = 500  # in as much time as one is held
     poll_end_rate: float = 20  # a second
     polled: int = 10  # samples that scripts ask for
     polled_s: float = 5

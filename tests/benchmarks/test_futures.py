@@ -41,25 +41,26 @@ def test_futures_are_measured_in_miniature() -> None:
         assert samples[PROTOBUF][f"{size}_us"] > 0
 
 
+def _http(status: int, body: bytes) -> bytes:
+    return b"HTTP/1.1 %d x\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+
+
 def test_a_poll_asks_again_until_there_is_the_result() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         poll = Poll(server.getsockname()[1], b"poll")
         web, _ = server.accept()
         with web, poll.socket:
-            for answer in (
-                b"HTTP/1.1 408 x\r\nContent-Length: 2\r\n\r\n{}",
-                b"HTTP/1.1 200 x\r\ncontent-length: 3\r\n\r\nyes",
-            ):
+            for answer in (_http(408, b"{}"), _http(503, b"{}"), _http(200, b"yes")):
                 assert web.recv(100) == b"poll"
                 for i in range(0, len(answer), 7):
                     assert not poll.is_over
                     web.sendall(answer[i : i + 7])
                     poll.receive()
 
-            assert (poll.renewals, poll.body, poll.is_over) == (1, b"yes", True)
+            assert (poll.renewals, poll.troubles, poll.body, poll.is_over) == (1, 1, b"yes", True)
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 503 x\r\nContent-Length: 2\r\n\r\n{}", b""], ids=["no result", "closed"])
+@pytest.mark.parametrize("answer", [_http(404, b"{}"), b""], ids=["no result", "closed"])
 def test_a_poll_that_is_answered_otherwise_makes_the_sample_void(answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         poll = Poll(server.getsockname()[1], b"poll")
