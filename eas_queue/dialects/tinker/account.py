@@ -8,11 +8,10 @@ from flask import Blueprint, Response, request
 
 from eas_queue.auth import Access, Forbidden, Role
 from eas_queue.dialects import inbound
-from eas_queue.dialects.tinker import answers
+from eas_queue.dialects.tinker import answers, parameters
 from eas_queue.engine import health
 from eas_queue.engine.engine import Engine
 
-SMALL_BYTES = 65_536  # of a body that is no prompt
 # Fetched once by each client. What is left out has the SDK's own default.
 CLIENT_CONFIG = {
     "pjwt_auth_enabled": False,  # keys are sent as they are, none is changed for a short-lived one
@@ -64,7 +63,7 @@ def blueprint(engine: Engine, access: Access) -> Blueprint:
     @routes.post("/create_session")
     def create_session() -> Response:
         allow_any()
-        inbound.json_object(request, bytes_most=SMALL_BYTES)
+        inbound.json_object(request, bytes_most=parameters.SMALL_BYTES)
         return answers.json_response({"type": "create_session", "session_id": secrets.token_hex(16)})
 
     @routes.post("/session_heartbeat")

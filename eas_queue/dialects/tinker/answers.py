@@ -72,8 +72,6 @@ def _failed(found: Request, body: bytes) -> Response:
         )
     text = f"service {found.service}: {found.error or 'it gave no answer'}"
     code = found.status_code or 500
-    if not found.from_target:
-        return _failure(found, text, "server")
     said = body[: QUOTED_MOST * 4].decode("utf-8", "replace").strip()[:QUOTED_MOST]
     text += f": {said}" if said else ""
     return _failure(found, text, "user" if 400 <= code < 500 and code not in _BUSY else "server")

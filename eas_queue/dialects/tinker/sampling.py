@@ -11,7 +11,6 @@ from flask import Blueprint, Response, g, request
 from eas_queue.auth import Access, Forbidden, Role
 from eas_queue.dialects import inbound
 from eas_queue.dialects.tinker import answers, names, parameters, pending
-from eas_queue.dialects.tinker.account import SMALL_BYTES
 from eas_queue.dialects.tinker.parameters import About
 from eas_queue.engine import errors
 from eas_queue.engine.engine import Engine
@@ -36,7 +35,11 @@ def blueprint(engine: Engine, access: Access, *, hold_most_s: float) -> Blueprin
     def usable(model: str, role: Role = Role.SUBMIT) -> str:
         """The service of a model. Raises UnknownModel, Forbidden."""
         service = names.service_of(engine.services, model)
-        allow(role, service)
+        try:
+            allow(role, service)
+        except Forbidden as exc:
+            allow(role)
+            raise Forbidden(f"this token may not use model {model[:140]!r}") from exc
         try:
             engine.services.get(service)
         except errors.ServiceNotFound:
@@ -55,7 +58,7 @@ def blueprint(engine: Engine, access: Access, *, hold_most_s: float) -> Blueprin
     @routes.post("/create_sampling_session")
     def create_sampling_session() -> Response:
         caller = allow(Role.SUBMIT)
-        model = names.asked(inbound.json_object(request, bytes_most=SMALL_BYTES))
+        model = names.asked(inbound.json_object(request, bytes_most=parameters.SMALL_BYTES))
         if model is None:
             raise errors.InvalidRequest("the body names no model: it needs a base_model or a model_path")
         usable(model)
@@ -79,7 +82,7 @@ def blueprint(engine: Engine, access: Access, *, hold_most_s: float) -> Blueprin
     def join_sampling_session() -> Response:
         """A copy of a client asks for numbers that no other copy uses for its requests."""
         allow(Role.SUBMIT)
-        session = inbound.json_object(request, bytes_most=SMALL_BYTES).get("sampling_session_id")
+        session = inbound.json_object(request, bytes_most=parameters.SMALL_BYTES).get("sampling_session_id")
         if not isinstance(session, str) or names.of_session(session) is None:
             raise names.UnknownSession(str(session))
         return answers.json_response({"type": "join_sampling_session", "client_counter": engine.clone_number()})
@@ -140,7 +143,7 @@ def blueprint(engine: Engine, access: Access, *, hold_most_s: float) -> Blueprin
 
 
 def _request_id() -> str:
-    found = inbound.json_object(request, bytes_most=SMALL_BYTES).get("request_id")
+    found = inbound.json_object(request, bytes_most=parameters.SMALL_BYTES).get("request_id")
     if not isinstance(found, str) or not found:
         raise errors.InvalidRequest('the body must name a request, like {"request_id": ".."}')
     return found

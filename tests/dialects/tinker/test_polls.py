@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import http.client
 import itertools
 import json
 import socket
@@ -337,6 +338,23 @@ class TestHold:
 
         assert poll.result().status == 200, poll.result().body
         assert time.monotonic() - began_s < SOON_S
+
+    @pytest.mark.parametrize("headers", [{}, HIGH_LEVEL])
+    def test_who_hangs_up_is_waited_for_no_longer(
+        self, patient: Patient, pulled: str, headers: dict[str, str]
+    ) -> None:
+        request_id = patient.tinker.sample(pulled, {})
+        before = patient.waiting()
+        connection = http.client.HTTPConnection("127.0.0.1", patient.installation.port, timeout=5)
+        body = json.dumps({"request_id": request_id})
+        connection.request("POST", "/api/v1/retrieve_future", body, {"X-API-Key": TOKEN, **headers})
+        await_condition(lambda: patient.waiting() > before, what="the poll is held")
+        began_s = time.monotonic()
+        connection.close()
+        await_condition(lambda: patient.waiting() == before, what="nobody waits")
+
+        assert time.monotonic() - began_s < HOLD_S / 2
+        assert patient.tinker.cancel(request_id).status == 200
 
     @pytest.mark.parametrize("is_taken", [False, True])
     @pytest.mark.parametrize("headers", [{}, HIGH_LEVEL])

@@ -479,7 +479,7 @@ def test_the_limits_are_those_in_force() -> None:
 
     assert found == {
         "body of asample": f"`MAX_PAYLOAD_BYTES` {fields['MAX_PAYLOAD_BYTES']} bytes",
-        "other bodies": f"{account.SMALL_BYTES} bytes",
+        "other bodies": f"{parameters.SMALL_BYTES} bytes",
         "values of a body besides lists of numbers": str(members.VALUES_MOST),
         "samples of a request": str(parameters.SAMPLES_MOST),
         "name of a model": f"{names.NAME_MOST} characters",
