@@ -165,7 +165,7 @@ def run(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 @pytest.fixture
 def another(tree: Path, tmp_path: Path) -> Iterator[Run]:
     """A run of the test's own beside the shared one, told apart by environment alone; not started yet."""
-    made = Run(tree, tmp_path, stop_grace_s=1)
+    made = Run(tree, tmp_path, stop_grace_s=1, web_concurrency=1)
     try:
         yield made
     finally:
