@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from eas_queue.engine.engine import Engine
 from eas_queue.engine.service import Services, ServiceSettings
@@ -28,21 +31,41 @@ for _name in _SETTINGS:
 # What takes longest begins first, so that no process of several is left with it at the end.
 LONG = (
     "tests/acceptance/test_readme.py",
-    "tests/store/test_properties.py",
-    "tests/webhooks/test_story.py",
+    "tests/dialects/eas/",
+    "tests/chaos/test_chaos.py",
+    "tests/acceptance/test_eas_sdk_retries.py",
+    "tests/webhooks/",
+    "tests/acceptance/test_make_run.py",
     "tests/acceptance/test_watchdog.py",
+    "tests/dialects/native/",
+    "tests/acceptance/test_eas_sdk_delivery.py",
     "tests/chaos/",
     "tests/acceptance/",
-    "tests/webhooks/",
     "tests/benchmarks/",
+    "tests/dialects/",
     "tests/stream/",
     "tests/store/",
     "tests/support/",
 )
+# The files of these share an installation, so they go to one process of several, which starts it once.
+TOGETHER = re.compile(r"tests/(?:dialects/\w+|webhooks|pull)/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((i for i, begin in enumerate(LONG) if item.nodeid.startswith(begin)), len(LONG)))
+
+
+class Together(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """As --dist loadfile, but for the folders whose files belong together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = TOGETHER.match(nodeid)
+        return folder[0] if folder else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)  # -p no:xdist does not know it
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together | None:
+    return Together(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ def installation() -> Iterator[Installation]:
     settings = {"services_toml": SERVICES, "max_payload_bytes": MAX_PAYLOAD_BYTES}
     try:
         with Installation(server.url, target, **settings) as made:
-            made.web("--access-logfile", "-")
+            made.web("-w", "2", "--access-logfile", "-")
             yield made
     finally:
         server.stop()

@@ -19,7 +19,7 @@ SERVICES = "[services.demo]\nmax_attempts = 20\n"
 
 
 def test_2000_items_reach_a_watcher_once_each_and_in_order(installation: Installation) -> None:
-    installation.web()
+    installation.web("-w", "2")
     with Sdk(installation) as sdk, sdk.watcher("demo/sink", "--auto", "--count", ITEMS) as watcher:
         puts = sdk.program("eas_put", "demo/sink", "--count", ITEMS).rest(timeout_s=60)
 
@@ -38,7 +38,7 @@ def test_2000_items_reach_a_watcher_once_each_and_in_order(installation: Install
 def test_with_auto_commit_only_what_the_connection_took_is_gone(installation: Installation) -> None:
     items, size = 40, 1_000_000
     buffered_most = 20  # what both ends' systems may hold for a reader that does not read, generously
-    installation.web()
+    installation.web("-w", "2")
     with Sdk(installation) as sdk:
         queue, reader = sdk.queue("demo/sink"), sdk.queue("demo/sink", alone=True)
         for n in range(1, items + 1):
@@ -61,7 +61,7 @@ def test_with_auto_commit_only_what_the_connection_took_is_gone(installation: In
 
 def test_every_item_is_committed_though_its_watchers_are_killed(server: RedisServer, target: Target) -> None:
     with Installation(server.url, target.url, services_toml=SERVICES) as installation, Sdk(installation) as sdk:
-        installation.web()
+        installation.web("-w", "2")
         queue = sdk.queue("demo/sink")
         puts = sdk.program("eas_put", "demo/sink", "--count", ITEMS, "--pause-s", 0.004)
         watchers = sdk.program("eas_killed", "demo/sink", "--kills", KILLS, "--seed", SEED)

@@ -71,7 +71,7 @@ def test_a_get_across_a_frozen_web_takes_each_item_out_once(server: RedisServer,
     clients = 4
     asks = {"waits": {}, "comes": {}, "polls": {"timeout": "0s"}}  # by service: when or how its clients ask
     with (
-        Installation(server.url, target.url) as installation,
+        Installation(server.url, target.url, web_concurrency=2) as installation,
         Installation(server.url, target.url) as other,
         Sdk(installation) as sdk,
         Sdk(other) as other_sdk,
@@ -115,6 +115,7 @@ def test_a_get_across_a_frozen_web_takes_each_item_out_once(server: RedisServer,
 def test_a_watcher_sees_every_item_though_the_web_restarts(
     installation: Installation, committed_by: str, signum: signal.Signals
 ) -> None:
+    installation.env["WEB_CONCURRENCY"] = "2"
     web = installation.web()
     with (
         Sdk(installation) as sdk,

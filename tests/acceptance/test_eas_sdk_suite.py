@@ -36,7 +36,7 @@ def said() -> Iterator[list[dict[str, Any]]]:
     target.act = lambda call: (200, ANSWER)
     try:
         with Installation(redis_server.url, target.url) as installation, Sdk(installation) as sdk:
-            installation.web()
+            installation.web("-w", "2")
             installation.worker()
             suite = sdk.program("eas_suite", "test_group.qservice")
             lines: list[dict[str, Any]] = [{}]

@@ -90,6 +90,9 @@ class Run:
             )
         return self
 
+    def is_running(self) -> bool:
+        return self.popen is not None and self.popen.poll() is None
+
     def await_ready(self) -> Run:
         def is_ready() -> bool:
             assert self.popen is not None
@@ -107,7 +110,7 @@ class Run:
 
     def end(self) -> None:
         self.session.close()
-        if self.popen is not None and self.popen.poll() is None:
+        if self.is_running():
             self.signal_and_wait(signal.SIGTERM)
         for pid in self.pids():
             if is_alive(pid):
@@ -165,7 +168,17 @@ def run(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 @pytest.fixture
 def another(tree: Path, tmp_path: Path) -> Iterator[Run]:
     """A run of the test's own beside the shared one, told apart by environment alone; not started yet."""
-    made = Run(tree, tmp_path, stop_grace_s=1)
+    made = Run(tree, tmp_path, stop_grace_s=1, web_concurrency=1)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture(scope="module")
+def second(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """The same for tests that go on where another one has left it."""
+    made = Run(tree, tmp_path_factory.mktemp("second"), stop_grace_s=1, web_concurrency=1)
     try:
         yield made
     finally:
@@ -296,26 +309,26 @@ def test_a_setting_that_is_wrong_is_named_before_anything_is_started(another: Ru
 
 
 # --------------------------------------------------------------------------------------------------------- the stop
-def test_ctrl_c_ends_all_of_it_and_what_was_accepted_is_there_after_the_next_start(run: Run, another: Run) -> None:
-    another.start().await_ready()
-    done = another.post(Prefer="wait=10").json()["request_id"]
-    token = another.token
-    running = another.post("?delay_s=3").text  # longer than STOP_GRACE_S: it is handed back
-    await_condition(lambda: another.status(running)["status"] == "STARTED", what="it runs")
+def test_ctrl_c_ends_all_of_it_and_what_was_accepted_is_there_after_the_next_start(run: Run, second: Run) -> None:
+    second.start().await_ready()
+    done = second.post(Prefer="wait=10").json()["request_id"]
+    token = second.token
+    running = second.post("?delay_s=3").text  # longer than STOP_GRACE_S: it is handed back
+    await_condition(lambda: second.status(running)["status"] == "STARTED", what="it runs")
 
     assert token != run.token
-    another.session.headers["Authorization"] = f"Bearer {run.token}"
-    assert another.post().status_code == 401, "each copy has a token of its own"
+    second.session.headers["Authorization"] = f"Bearer {run.token}"
+    assert second.post().status_code == 401, "each copy has a token of its own"
 
-    assert another.signal_and_wait(signal.SIGINT) == 0
-    assert another.output.endswith("then they go back to the queue\nStopped\n")
-    assert {pid for pid in another.pids() if is_alive(pid)} == set()
+    assert second.signal_and_wait(signal.SIGINT) == 0
+    assert second.output.endswith("then they go back to the queue\nStopped\n")
+    assert {pid for pid in second.pids() if is_alive(pid)} == set()
     assert run.works(), "the other copy goes on"
 
-    another.start().await_ready()
-    assert another.token == token
-    assert another.status(done)["status"] == "SUCCESS"
-    ended = await_condition(lambda: (found := another.status(running))["status"] == "SUCCESS" and found, what="it ends")
+    second.start().await_ready()
+    assert second.token == token
+    assert second.status(done)["status"] == "SUCCESS"
+    ended = await_condition(lambda: (found := second.status(running))["status"] == "SUCCESS" and found, what="it ends")
     assert ended["attempts"] == 1, "handing back does not count"
 
 
@@ -355,24 +368,25 @@ def test_a_hangup_reads_the_settings_again_while_the_terminal_is_there_and_stops
 
 
 @on_linux
-def test_nothing_outlives_a_supervisor_that_is_killed_and_the_next_start_works(another: Run) -> None:
-    another.start().await_ready()
-    assert another.popen is not None
+def test_nothing_outlives_a_supervisor_that_is_killed_and_the_next_start_works(second: Run) -> None:
+    if not second.is_running():
+        second.start().await_ready()
+    assert second.popen is not None
 
-    another.popen.kill()
-    another.popen.wait()
+    second.popen.kill()
+    second.popen.wait()
 
-    await_condition(lambda: not any(map(is_alive, another.pids())), timeout_s=30, what="all programs end")
+    await_condition(lambda: not any(map(is_alive, second.pids())), timeout_s=30, what="all programs end")
 
     # Where the system can't do that (macOS), the server stays, and a second one would ruin its files.
-    leftover = subprocess.Popen([embedded.find_server(), another.run_dir / "redis.conf"], stdout=subprocess.DEVNULL)
-    url = (another.run_dir / "redis.url").read_text().strip()
+    leftover = subprocess.Popen([embedded.find_server(), second.run_dir / "redis.conf"], stdout=subprocess.DEVNULL)
+    url = (second.run_dir / "redis.url").read_text().strip()
     await_condition(lambda: ready.redis_problem(url) is None, what="the leftover server answers")
-    another.start().await_ready()
+    second.start().await_ready()
 
-    assert "Ending the Redis server of an earlier run" in another.output
+    assert "Ending the Redis server of an earlier run" in second.output
     assert leftover.wait(10) == 0
-    assert another.works()
+    assert second.works()
 
 
 # ----------------------------------------------------------------------------------------------------- the Procfile

@@ -89,7 +89,7 @@ def test_under_load_nothing_is_lost_and_all_of_the_new_file_counts(
     server: RedisServer, target: Target, pool: str, concurrency: int
 ) -> None:
     before = services(cap=1, token=OLD)
-    with Installation(server.url, target.url, services_toml=before, lease_s=3) as installation:
+    with Installation(server.url, target.url, services_toml=before, lease_s=3, web_concurrency=2) as installation:
         web, worker = installation.web(), installation.worker(pool, concurrency)
         setup = Setup(installation, target)
         assert setup.codes(OLD) == {200}
@@ -163,7 +163,8 @@ def test_a_service_that_is_taken_out_and_one_that_comes(
     server: RedisServer, target: Target, pool: str, concurrency: int
 ) -> None:
     text = "[defaults]\nmax_attempts = 1\n"
-    with Installation(server.url, target.url, services_toml=text + "[services.demo]\n") as installation:
+    services_toml = text + "[services.demo]\n"
+    with Installation(server.url, target.url, services_toml=services_toml, web_concurrency=2) as installation:
         installation.web()
         worker = installation.worker(pool, concurrency)
         setup = Setup(installation, target)
@@ -190,7 +191,8 @@ def test_a_hangup_during_the_start_ends_nothing_and_is_not_lost(
     server: RedisServer, target: Target, after_s: float
 ) -> None:
     """Started as `make run` does it: with SIGHUP ignored until the program itself listens."""
-    with Installation(server.url, target.url, services_toml=services(cap=1, token=OLD)) as installation:
+    before = services(cap=1, token=OLD)
+    with Installation(server.url, target.url, services_toml=before, web_concurrency=2) as installation:
         for name, command in (
             ("web", "gunicorn app:app"),
             ("worker", "celery -A app.celery_app worker --loglevel=info -Q celery,high_priority -c 2"),

@@ -212,7 +212,7 @@ class House:
 def house(*ways: str, services_toml: str = SERVICES, **settings: object) -> Iterator[House]:
     """*ways* that clients take: http or tls."""
     server, target = RedisServer().start(), ToldTarget()
-    settings = {"services_toml": services_toml, "sweep_s": 0.1, **settings}
+    settings = {"services_toml": services_toml, "sweep_s": 0.1, "web_concurrency": 2, **settings}
     try:
         with Installation(server.url, target.url, **settings) as installation, contextlib.ExitStack() as stack:
             web = installation.start("web", ["gunicorn", *ACCESS_LOG, "app:app"])
