@@ -15,6 +15,7 @@ AT_ONCE = 50  # connections that are made
 ANSWER_S = 30
 RECEIVED_MOST = 65_536
 SPARE_FILES = 200
+LOOK_S = 0.02  # how late it is seen that something is so which no connection tells
 
 
 class Held(Protocol):
@@ -78,7 +79,7 @@ class Holder:
             left = end - time.perf_counter()
             if left <= 0:
                 raise Void(f"waited {timeout_s:g} s for {what}")
-            self._step(left)
+            self._step(min(left, LOOK_S))
 
     def _step(self, timeout_s: float) -> None:
         for key, _ in self._selector.select(timeout_s):
