@@ -1,6 +1,6 @@
 """What polls for samples cost one web process: those that it holds, those that it answers at once, and results.
 
-Held polls are idle first, for as long as one is held, so that each is renewed once; then a worker ends samples at a
+Held polls are idle first, for as long as one is held at most, so that each is renewed; then a worker ends samples at a
 steady rate. Scripts poll as fast as they are answered, ten of them for each sample, next to a Flask view that does
 nothing, asked by the same clients. Results are asked for one after the other by a single client.
 """

@@ -34,9 +34,9 @@ class Sizes:
     takers: int = 16
     empty_s: float = 4
     polls: int = 1000
-    poll_hold_s: float = 25  # as long as the web holds one by default
+    poll_hold_s: float = 30  # the longest for which the web holds one by default
     poll_still_s: float = 15  # in which none is renewed
-    poll_ends: int = 500  # in as much time as one is held
+    poll_ends: int = 500
     poll_end_rate: float = 20  # a second
     polled: int = 10  # samples that scripts ask for
     polled_s: float = 5
