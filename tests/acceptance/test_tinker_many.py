@@ -34,7 +34,7 @@ def test_five_hundred_samples_in_flight_have_their_own_results_and_a_poll_each(s
                 begun = fleet.begin(HIGH, SAMPLES)
                 await_condition(
                     lambda: sum(not poll.status for poll in recorder.of("retrieve_future")) == SAMPLES,
-                    timeout_s=HOLD_S,
+                    timeout_s=60,
                     what="all samples are in flight, each with a poll that is held",
                 )
                 assert target.running == SLOTS
