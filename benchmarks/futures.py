@@ -3,9 +3,8 @@
     python -m benchmarks.futures [--quick] [--rows "held"] [--rounds 1] [--keep]
 
 Of Tinker's protocol; every sample is a fresh installation. CPU with held polls is that of some seconds in which none is
-renewed, of 30 s in which each is at least once, and of 25 s in which 20 samples a second end. With --keep the
-figures stand in
-results.json and in docs/performance.md. Some 4 minutes.
+renewed, of 30 s in which each is at least once, and of 25 s in which 20 samples a second end. With --keep the figures
+stand in results.json and in docs/performance.md. Some 4 minutes.
 """
 
 from __future__ import annotations
