@@ -227,7 +227,7 @@ def test_flower_started_while_requests_run_lists_every_later_one(
             found = tasks_in_flower(flower)
             return all(found.get(i, {}).get("state") == "SUCCESS" for i in made)
 
-        await_condition(all_listed, what="Flower lists all that came after it")
+        await_condition(all_listed, timeout_s=40, what="Flower lists all that came after it")
     finally:
         ended.set()
         busy.join()
