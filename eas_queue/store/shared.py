@@ -154,7 +154,8 @@ class SharedConnection:
                 failed += self._waiting
                 self._waiting.clear()
         for call in failed:
-            call.error = exc if isinstance(exc, redis.RedisError) else redis.ConnectionError(repr(exc))
+            if call.error is None:  # not out of time before
+                call.error = exc if isinstance(exc, redis.RedisError) else redis.ConnectionError(repr(exc))
             _let_go(call)
 
     def _pass_on(self) -> None:
