@@ -133,12 +133,12 @@ def shown(response: Any) -> dict[str, Any]:
     return {"sequences": sequences} | {name: getattr(response, name) for name in names}
 
 
-def pickled(n: int, on: int) -> str:
+def as_bytes(n: int, on: int) -> str:
     """For another process, as the client's documentation has it."""
     return base64.b64encode(pickle.dumps(made[on])).decode()
 
 
-def unpickled(n: int, data: str) -> dict[str, Any]:
+def from_bytes(n: int, data: str) -> dict[str, Any]:
     return keep_sampler(n, pickle.loads(base64.b64decode(data)))
 
 
@@ -257,7 +257,7 @@ def act(n: int, do: Callable[..., Any], asked: dict[str, Any]) -> None:
 DOES: dict[str, Callable[..., Any | Awaitable[Any]]] = {
     do.__name__: do
     for do in (
-        *(sampler, begin, sample, result, result_async, cancel, logprobs, pickled, unpickled, handle, from_handle),
+        *(sampler, begin, sample, result, result_async, cancel, logprobs, as_bytes, from_bytes, handle, from_handle),
         *(base_model, capabilities, get_sampler, train, close, in_a_block),
         *(raw_session, raw_sample, raw_poll, raw_train),
     )

@@ -38,6 +38,7 @@ _WIRE = {
     "path": "%(U)s",
     "status": "%(s)s",
     "took_s": "%(L)s",
+    "host": "%({host}i)s",
     "type": "%({x-tinker-request-type}i)s",
     "iteration": "%({x-tinker-request-iteration}i)s",
     "retry": "%({x-stainless-retry-count}i)s",
