@@ -234,7 +234,7 @@ def test_who_has_waited_does_not_wait_as_long_again() -> None:
 def test_who_reads_what_others_have_given_up_is_told_when_its_own_time_is_up() -> None:
     errors: list[redis.RedisError] = []
 
-    def call() -> None:
+    def call(shared: SharedConnection) -> None:
         try:
             shared.call("PING")
         except redis.RedisError as exc:
@@ -244,9 +244,9 @@ def test_who_reads_what_others_have_given_up_is_told_when_its_own_time_is_up() -
         threads = []
         for place, timeout_s in enumerate((5, 0.5, 0.4, 0.4, 0.8)):  # the first goes out alone, the others together
             shared._timeout_s = timeout_s
-            threads.append(threading.Thread(target=call))
+            threads.append(threading.Thread(target=call, args=(shared,)))
             threads[-1].start()
-            await_condition(lambda place=place: shared._is_led and len(shared._waiting) == place)
+            await_condition(lambda n=place: shared._is_led and len(shared._waiting) == n)  # type: ignore[misc]
         shared._timeout_s = 2  # from now on only how long who leads waits for a reply: 0.5 s
         for thread in threads:
             thread.join(10)

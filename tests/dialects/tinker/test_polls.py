@@ -15,8 +15,14 @@ from typing import Any
 
 import pytest
 
-from eas_queue.dialects.tinker import pending
+from eas_queue.auth import Access, Token
+from eas_queue.dialects.tinker import dialect, pending
+from eas_queue.engine.engine import Engine
 from eas_queue.engine.request import Request, State
+from eas_queue.engine.service import Services, ServiceSettings
+from eas_queue.store.client import Client
+from eas_queue.store.store import Store
+from eas_queue.web import make_app
 from tests.dialects.tinker.conftest import (
     BACKPRESSURE,
     HIGH_LEVEL,
@@ -340,9 +346,7 @@ class TestHold:
         assert time.monotonic() - began_s < SOON_S
 
     @pytest.mark.parametrize("headers", [{}, HIGH_LEVEL])
-    def test_who_hangs_up_is_waited_for_no_longer(
-        self, patient: Patient, pulled: str, headers: dict[str, str]
-    ) -> None:
+    def test_who_hangs_up_is_waited_for_no_longer(self, patient: Patient, pulled: str, headers: dict[str, str]) -> None:
         request_id = patient.tinker.sample(pulled, {})
         before = patient.waiting()
         connection = http.client.HTTPConnection("127.0.0.1", patient.installation.port, timeout=5)
@@ -451,6 +455,28 @@ class TestHold:
 
         assert head.startswith(b"HTTP/1.1 408 ")
         assert 1 <= time.monotonic() - began_s < HOLD_S - 5
+        patient.tinker.cancel(request_id)
+
+    def test_nor_does_it_one_that_asks_only_then(self, patient: Patient, pulled: str) -> None:
+        """A web process that stops lets nobody wait any more, but what it has accepted it answers."""
+        request_id = patient.tinker.sample(pulled)
+        services = Services(
+            {pulled: ServiceSettings(mode="pull")}, ServiceSettings(), allow_unlisted=False, result_ttl_s=60
+        )
+        engine = Engine(Store(Client(patient.server.url)), services)
+        dialects = [dialect(engine, Access((Token.plain(TOKEN),)), max_wait_s=HOLD_S)]
+        client = make_app(engine, dialects, max_payload_bytes=1_000, sweep_s=3600).test_client()
+        engine.waits.stop()
+
+        for headers, at_once in ((HIGH_LEVEL, False), (BACKPRESSURE, True)):
+            began_s = time.monotonic()
+            answer = client.post(
+                "/api/v1/retrieve_future", json={"request_id": request_id}, headers={"X-API-Key": TOKEN, **headers}
+            )
+            elapsed_s = time.monotonic() - began_s
+
+            assert answer.status_code == 408, answer.text
+            assert (elapsed_s < 1) is at_once
         patient.tinker.cancel(request_id)
 
 
