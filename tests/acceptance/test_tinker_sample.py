@@ -203,7 +203,7 @@ def test_a_client_in_a_block_samples_and_says_how_it_ended(place: House, newest:
     found = newest.call("in_a_block", model=model, prompt=PROMPT, params={"max_tokens": 1})
 
     assert found["sequences"][0]["tokens"] == [12]
-    await_condition(lambda: finished(place) == before + 1, what="the session is finished")
+    await_condition(lambda: finished(place) > before, what="the session is finished")
 
 
 def finished(place: House) -> int:
