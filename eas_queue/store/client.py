@@ -40,7 +40,7 @@ class Client:
 
     @property
     def shared(self) -> SharedConnection:
-        """The connection for scripts: at most command_timeout_s each."""
+        """The connection for scripts: a server that is silent for command_timeout_s fails them; see PATIENCE there."""
         return self._here()[1]
 
     def _here(self) -> tuple[Redis, SharedConnection]:

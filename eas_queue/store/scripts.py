@@ -72,9 +72,7 @@ class Scripts:
         try:
             return self._evalsha(name, args)
         except redis.TimeoutError as exc:
-            raise errors.StoreUnavailable(
-                f"Redis did not answer {name} within {self._client.command_timeout_s:g} s"
-            ) from exc
+            raise errors.StoreUnavailable(f"Redis did not answer {name} in time", exc) from exc
         except redis.ConnectionError:
             try:
                 return self._evalsha(name, again or args)

@@ -6,6 +6,9 @@ most of what a call costs beside the script itself (docs/decisions/0022).
 
 No thread of its own: the first of those who wait leads the next round trip, for all of them. It reads their replies as
 long as it would have waited for its own; a server that takes longer is left to the next of them.
+
+A server that says nothing for the time-out fails all of them at once. One that goes on answering is waited for some
+times as long: in a busy process a call may stand in line for a second, of which the server has taken a millisecond.
 """
 
 from __future__ import annotations
@@ -21,16 +24,17 @@ import redis
 GROUP_MOST = 256  # calls in one round trip
 GROUP_BYTES_MOST = 1_048_576  # and of their arguments, unless the first alone has more
 SILENCE_LEAST = 0.25  # of the time-out: a leader whose turn came late gives the server as long
+PATIENCE = 5  # time-outs that a call may take in all, as long as the server answers others
 
 
 class _Call:
     """One command on its way. ``turn`` opens once: when it is done, or when it leads."""
 
-    __slots__ = ("data", "error", "has_left", "is_done", "leads", "reply", "turn", "until_s")
+    __slots__ = ("began_s", "data", "error", "has_left", "is_done", "leads", "reply", "turn")
 
-    def __init__(self, data: bytes, until_s: float) -> None:
+    def __init__(self, data: bytes) -> None:
         self.data = data
-        self.until_s = until_s
+        self.began_s = time.monotonic()
         self.leads = False
         self.is_done = False  # its reply or its own error has come
         self.has_left = False  # out of time, or killed
@@ -43,7 +47,7 @@ class SharedConnection:
     """Safe to share between the threads of one process. Opens nothing before the first call."""
 
     def __init__(self, connection: redis.Connection, timeout_s: float) -> None:
-        """*connection*: of this object alone from now on; *timeout_s*: how long a call may take, its wait included."""
+        """*connection*: of this object alone from now on; *timeout_s*: how long the server may be silent."""
         self._connection: Any = connection
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
@@ -52,13 +56,14 @@ class SharedConnection:
         )  # the leader, if it has not sent yet, is the first
         self._out: collections.deque[_Call] = collections.deque()  # sent, no reply yet; touched by the leader only
         self._is_led = False
+        self._heard_s = 0.0  # when the last reply came, or those that are out were sent
 
     def call(self, *command: Any) -> Any:
         """The server's reply. Raises its error, redis.TimeoutError or redis.ConnectionError; nothing is repeated.
 
         After a time-out or a lost connection nothing is known of the call's effect.
         """
-        call = _Call(hiredis.pack_command(command), time.monotonic() + self._timeout_s)
+        call = _Call(hiredis.pack_command(command))
         with self._lock:
             self._waiting.append(call)
             call.leads = not self._is_led
@@ -85,7 +90,7 @@ class SharedConnection:
         """Return when the call is done or leads. Raises redis.TimeoutError."""
         in_time = False
         try:
-            in_time = call.turn.acquire(timeout=self._timeout_s)
+            in_time = call.turn.acquire(timeout=PATIENCE * self._timeout_s)
         finally:  # out of time, or this greenlet is being killed: nobody may wait for it
             if not in_time:
                 with self._lock:
@@ -116,6 +121,7 @@ class SharedConnection:
             if not self._out:
                 self._out.extend(self._group())
                 self._connection.send_packed_command([b"".join([call.data for call in self._out])])
+                self._heard_s = time.monotonic()
             while self._out and self._read(leader):
                 pass
         except BaseException as exc:
@@ -125,25 +131,30 @@ class SharedConnection:
 
     def _read(self, leader: _Call) -> bool:
         """The next reply. False: the leader has its own, or is out of time, and others go on reading."""
-        call, left_s = self._out[0], leader.until_s - time.monotonic()
-        if left_s < 0 and call is not leader:
-            if not leader.is_done:
-                leader.error, leader.has_left = redis.TimeoutError("no reply in time"), True
+        call, now_s = self._out[0], time.monotonic()
+        leads_s = leader.began_s + self._timeout_s * (1 if leader.is_done else PATIENCE) - now_s
+        if leads_s < 0 and call is not leader:
+            self._leave(leader, redis.TimeoutError("no reply in time"))
             return False
         try:
             # while a long reply comes in pieces, each may take as long
-            silence_s = max(left_s, SILENCE_LEAST * self._timeout_s)
+            silence_s = min(self._heard_s + self._timeout_s - now_s, leads_s)
+            silence_s = max(silence_s, SILENCE_LEAST * self._timeout_s)
             call.reply = self._connection.read_response(timeout=silence_s, disconnect_on_error=False)
         except redis.ResponseError as exc:  # this call's alone
             call.error = exc
         except redis.TimeoutError as exc:
-            if not leader.is_done:
-                leader.error, leader.has_left = exc, True
-            if all(other.has_left for other in self._out):
+            if time.monotonic() >= self._heard_s + self._timeout_s:
                 raise
+            self._leave(leader, exc)
             return False
+        self._heard_s = time.monotonic()
         _let_go(self._out.popleft())
         return True
+
+    def _leave(self, leader: _Call, exc: redis.TimeoutError) -> None:
+        if not leader.is_done:
+            leader.error, leader.has_left = exc, True
 
     def _drop(self, exc: BaseException) -> None:
         """Close the connection. What is out fails."""

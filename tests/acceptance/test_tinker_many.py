@@ -50,6 +50,7 @@ def test_five_hundred_samples_in_flight_have_their_own_results_and_a_poll_each(s
         one.assert_its_own(said, calls[one.number][0])
     assert target.most_running == SLOTS
 
+    assert [one.answer for one in exchanges if one.status >= 500][:1] == []
     statuses: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
     for exchange in exchanges:
         statuses[exchange.endpoint][exchange.status] += 1

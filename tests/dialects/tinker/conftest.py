@@ -22,7 +22,7 @@ from tests.support.target_client import Target
 
 MAX_WAIT_S = 1  # and so the longest time for which a poll is held
 MAX_PAYLOAD_BYTES = 8_000_000
-PULLED = 100
+PULLED = 120
 MODEL = "Qwen/Qwen3-0.6B"
 COLONS = "openai/gpt-oss-20b:peft:131072"
 UNKNOWN_ID = "ffff0000-0000-8000-8000-000000000000"
