@@ -195,7 +195,7 @@ negative: 2 ? [Y/n]"""  # noqa: E501
     assert length(installation, "/sink") == 2
 
     with shell.start("stream watch -k --auto-commit") as terminal:
-        terminal.await_text("] xxxxx\n")
+        terminal.await_text("] xxxxx\n", times=2)  # each is committed when it is delivered, and shown after that
         await_condition(lambda: length(installation, "/sink") == 0, what="the rest is committed")
         terminal.type("\x03")
         assert terminal.end() == 0

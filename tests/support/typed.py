@@ -34,10 +34,10 @@ class Terminal:
         """All so far; lines end as in a file, what a progress bar has drawn is gone."""
         return _REDRAWN.sub("", self._shown.decode(errors="replace").replace("\r\n", "\n"))
 
-    def await_text(self, text: str, *, timeout_s: float = 15) -> None:
-        """Until *text* is the end of what is shown: a question, or a line that is complete."""
+    def await_text(self, text: str, *, times: int = 1, timeout_s: float = 15) -> None:
+        """Until *text* is the end of what is shown, the *times*-th time: a question, or a line that is complete."""
         until_s = time.monotonic() + timeout_s
-        while not self.text.endswith(text):
+        while not self.text.endswith(text) or self.text.count(text) < times:
             if not self._read(until_s - time.monotonic()):
                 raise AssertionError(f"{text!r} is not shown; this is:\n{self.text}")
 
