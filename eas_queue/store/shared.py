@@ -9,6 +9,7 @@ long as it would have waited for its own; a server that takes longer is left to 
 
 A server that says nothing for the time-out fails all of them at once. One that goes on answering is waited for some
 times as long: in a busy process a call may stand in line for a second, of which the server has taken a millisecond.
+Of a reply that comes in pieces each may take the time-out, as with any connection, whoever reads it.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class SharedConnection:
         )  # the leader, if it has not sent yet, is the first
         self._out: collections.deque[_Call] = collections.deque()  # sent, no reply yet; touched by the leader only
         self._is_led = False
-        self._heard_s = 0.0  # when the last reply came, or those that are out were sent
+        self._sent_s = self._answered_s = 0.0  # when those that are out went, when the last reply came
 
     def call(self, *command: Any) -> Any:
         """The server's reply. Raises its error, redis.TimeoutError or redis.ConnectionError; nothing is repeated.
@@ -121,7 +122,7 @@ class SharedConnection:
             if not self._out:
                 self._out.extend(self._group())
                 self._connection.send_packed_command([b"".join([call.data for call in self._out])])
-                self._heard_s = time.monotonic()
+                self._sent_s = time.monotonic()
             while self._out and self._read(leader):
                 pass
         except BaseException as exc:
@@ -132,23 +133,23 @@ class SharedConnection:
     def _read(self, leader: _Call) -> bool:
         """The next reply. False: the leader has its own, or is out of time, and others go on reading."""
         call, now_s = self._out[0], time.monotonic()
+        silent_s = max(self._sent_s, self._answered_s) + self._timeout_s
         leads_s = leader.began_s + self._timeout_s * (1 if leader.is_done else PATIENCE) - now_s
         if leads_s < 0 and call is not leader:
             self._leave(leader, redis.TimeoutError("no reply in time"))
             return False
         try:
             # while a long reply comes in pieces, each may take as long
-            silence_s = min(self._heard_s + self._timeout_s - now_s, leads_s)
-            silence_s = max(silence_s, SILENCE_LEAST * self._timeout_s)
-            call.reply = self._connection.read_response(timeout=silence_s, disconnect_on_error=False)
+            timeout_s = max(min(silent_s - now_s, leads_s), SILENCE_LEAST * self._timeout_s)
+            call.reply = self._connection.read_response(timeout=timeout_s, disconnect_on_error=False)
         except redis.ResponseError as exc:  # this call's alone
             call.error = exc
         except redis.TimeoutError as exc:
-            if time.monotonic() >= self._heard_s + self._timeout_s:
+            if time.monotonic() >= silent_s:
                 raise
             self._leave(leader, exc)
             return False
-        self._heard_s = time.monotonic()
+        self._answered_s = time.monotonic()
         _let_go(self._out.popleft())
         return True
 
@@ -157,16 +158,20 @@ class SharedConnection:
             leader.error, leader.has_left = exc, True
 
     def _drop(self, exc: BaseException) -> None:
-        """Close the connection. What is out fails."""
+        """Close the connection. What is out fails, and of those in line whom the server has told nothing for so long
+        that they would wait for it again: all of them, if it was silent."""
         self._connection.disconnect()
         failed, self._out = self._out, collections.deque()
-        if isinstance(exc, redis.TimeoutError):
-            with self._lock:  # the server is silent: those that wait would each wait as long again
-                failed += self._waiting
-                self._waiting.clear()
+        late_s = time.monotonic() if isinstance(exc, redis.TimeoutError) else time.monotonic() - self._timeout_s
+        with self._lock:
+            late = [call for call in self._waiting if max(call.began_s, self._answered_s) <= late_s]
+            for call in late:
+                self._waiting.remove(call)
+                call.error = redis.TimeoutError("no reply in time")
         for call in failed:
             if call.error is None:  # not out of time before
                 call.error = exc if isinstance(exc, redis.RedisError) else redis.ConnectionError(repr(exc))
+        for call in (*failed, *late):
             _let_go(call)
 
     def _pass_on(self) -> None:

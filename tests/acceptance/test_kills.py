@@ -92,6 +92,7 @@ def test_what_was_acknowledged_a_second_before_the_server_died_is_finished(
     target.wait_for(lambda calls: len(calls) >= 20)
     acknowledged_at = time.monotonic()
     await_condition(lambda: time.monotonic() - acknowledged_at > 1)
+    server.await_on_disk()  # a busy disk may take longer
 
     server.kill()
     server.start()

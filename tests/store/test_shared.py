@@ -100,6 +100,27 @@ def test_when_the_server_is_silent_nobody_waits_for_the_time_out_of_another(serv
         client.close()
 
 
+def test_nor_behind_the_group_that_is_out(server: RedisServer) -> None:
+    with Proxy("127.0.0.1", server.port) as proxy:
+        client = via(server, proxy, timeout_s=0.5)
+        client.shared.call("PING")
+        proxy.blackhole()
+
+        took_s = [took for took, answered in times(client.shared, 40, "ECHO", bytes(250_000)) if not answered]
+
+        client.close()
+    assert len(took_s) == 40
+    assert max(took_s) < 1.5, "ten groups, one after the other"
+
+
+def test_nor_where_connections_end_before_it_is_time() -> None:
+    with slow(0, timeout_s=0.5, ends_after_s=0.4) as shared:
+        took_s = [took for took, answered in times(shared, 40, "SILENCE", bytes(250_000)) if not answered]
+
+    assert len(took_s) == 40
+    assert max(took_s) < 1.5, "ten connections, one after the other"
+
+
 def test_a_connection_that_broke_fails_what_was_out_and_is_made_anew(server: RedisServer) -> None:
     with Proxy("127.0.0.1", server.port) as proxy:
         client = via(server, proxy, timeout_s=5)
@@ -152,10 +173,10 @@ print([greenlet.value for greenlet in waiting[1:]], shared.call("ECHO", "end"))
 """
 
 
-def in_gevent(program: str, server: RedisServer) -> str:
+def in_gevent(program: str, url: str) -> str:
     """What it prints."""
     found = subprocess.run(
-        [sys.executable, "-c", program, server.url],
+        [sys.executable, "-c", program, url],
         capture_output=True,
         text=True,
         timeout=30,
@@ -166,12 +187,15 @@ def in_gevent(program: str, server: RedisServer) -> str:
 
 
 def test_a_greenlet_that_is_killed_holds_nobody_up(server: RedisServer) -> None:
-    assert in_gevent(KILLED, server) == "[b'1', b'2', b'3', b'4'] b'end'"
+    assert in_gevent(KILLED, server.url) == "[b'1', b'2', b'3', b'4'] b'end'"
 
 
 @contextlib.contextmanager
-def slow(each_s: float, *, timeout_s: float) -> Iterator[SharedConnection]:
-    """Connected to a server that answers PONG to each command, one after the other, to PING *each_s* later."""
+def answering(each_s: float, *, ends_after_s: float = 0) -> Iterator[str]:
+    """The URL of a server that answers PONG to each command, one after the other, to PING *each_s* later.
+
+    It ends a connection *ends_after_s* after SILENCE.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -187,32 +211,42 @@ def slow(each_s: float, *, timeout_s: float) -> Iterator[SharedConnection]:
             while data := connection.recv(65_536):
                 reader.feed(data)
                 while (command := reader.gets()) is not False:
+                    if command[0] == b"SILENCE":
+                        time.sleep(ends_after_s)
+                        return
                     if command[0] == b"PING":
                         time.sleep(each_s)
                     connection.sendall(b"+PONG\r\n")
 
     threads = [threading.Thread(target=serve)]
     threads[0].start()
-    client = Client(f"redis://127.0.0.1:{listener.getsockname()[1]}/0?protocol=2", command_timeout_s=timeout_s)
-    client.shared.call("ECHO")
     try:
-        yield client.shared
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0?protocol=2"
     finally:
-        client.close()
         listener.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join(10)
         listener.close()
 
 
-def times(shared: SharedConnection, count: int) -> list[tuple[float, bool]]:
-    """How long each of *count* calls at once takes, and whether it had its answer."""
+@contextlib.contextmanager
+def slow(each_s: float, *, timeout_s: float, **more: float) -> Iterator[SharedConnection]:
+    """Connected to a server as above."""
+    with answering(each_s, **more) as url:
+        client = Client(url, command_timeout_s=timeout_s)
+        client.shared.call("ECHO")
+        yield client.shared
+        client.close()
+
+
+def times(shared: SharedConnection, count: int, *command: str | bytes) -> list[tuple[float, bool]]:
+    """How long each of *count* calls at once takes, of PING if nothing else, and whether it had its answer."""
 
     def call(_: int) -> tuple[float, bool]:
         began = time.monotonic()
         try:
-            shared.call("PING")
-        except redis.TimeoutError:
+            shared.call(*command or ("PING",))
+        except (redis.TimeoutError, redis.ConnectionError):
             return time.monotonic() - began, False
         return time.monotonic() - began, True
 
@@ -234,42 +268,41 @@ def test_a_server_that_answers_others_is_waited_for() -> None:
         assert [answered for _, answered in times(shared, 4)] == [True] * 4
 
 
+GIVEN_UP = """
+from gevent import monkey; monkey.patch_all()
+import sys, gevent
+from eas_queue.store.client import Client
+shared = Client(sys.argv[1], command_timeout_s=0.35).shared
+shared.call("ECHO")
+calls = [gevent.spawn(shared.call, "PING")]  # goes out alone, the others together
+gevent.sleep(0.05)
+calls += [gevent.spawn(shared.call, "PING") for _ in range(7)]
+while len(shared._out) < 7:
+    gevent.sleep(0.01)
+gevent.killall(calls[2:7], block=False)
+gevent.joinall(calls)
+print([type(calls[n].exception or calls[n].value).__name__ for n in (0, 1, 7)])
+"""
+
+
 def test_who_reads_what_others_have_given_up_is_told_when_its_own_time_is_up() -> None:
-    errors: list[redis.RedisError] = []
-
-    def call(shared: SharedConnection) -> None:
-        try:
-            shared.call("PING")
-        except redis.RedisError as exc:
-            errors.append(exc)
-
-    with slow(0.3, timeout_s=1) as shared:
-        threads = []
-        for place, timeout_s in enumerate((1, 1, *[0.08] * 5, 1)):  # the first goes out alone, the others together
-            shared._timeout_s = timeout_s
-            threads.append(threading.Thread(target=call, args=(shared,)))
-            threads[-1].start()
-            await_condition(lambda n=place: shared._is_led and len(shared._waiting) == n)  # type: ignore[misc]
-        shared._timeout_s = 0.35  # the last leads from the second reply on, and is out of time before its own
-        for thread in threads:
-            thread.join(10)
-
-    assert len(errors) == 6
-    assert all(isinstance(error, redis.TimeoutError) for error in errors), errors
+    with answering(0.3) as url:
+        assert in_gevent(GIVEN_UP, url) == "['bytes', 'bytes', 'TimeoutError']"
 
 
 BUSY = """
 from gevent import monkey; monkey.patch_all()
 import sys, time, gevent
 from eas_queue.store.client import Client
-shared = Client(sys.argv[1], command_timeout_s=0.3).shared
+shared = Client(sys.argv[1], command_timeout_s=0.5).shared
+shared.call("PING")
 
 def work():
     for _ in range(10):
-        until_s = time.monotonic() + 0.4
+        until_s = time.monotonic() + 0.3
         while time.monotonic() < until_s:
             pass
-        gevent.sleep(0.001)
+        gevent.sleep(0.01)
 
 busy = gevent.spawn(work)
 calls = [gevent.spawn(shared.call, "ECHO", str(i)) for i in range(50)]
@@ -280,4 +313,4 @@ print([int(call.value) for call in calls] == list(range(50)))
 
 
 def test_a_process_that_is_busy_does_not_take_itself_for_a_silent_server(server: RedisServer) -> None:
-    assert in_gevent(BUSY, server) == "True"
+    assert in_gevent(BUSY, server.url) == "True"

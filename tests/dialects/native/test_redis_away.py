@@ -104,6 +104,7 @@ def test_a_killed_server_is_503_on_every_route_and_its_return_needs_no_restart(
     own_server: RedisServer, one_web: Installation
 ) -> None:
     before = one_web.submit()
+    own_server.await_on_disk()
 
     own_server.kill()
     away = call_all(one_web.url, times=3)
@@ -195,6 +196,7 @@ def test_a_client_that_waits_while_the_server_stays_away_gets_its_id_when_its_ti
         [channel] = await_condition(lambda: client.pubsub_channels(pattern), what="the client's wait has begun")
         request_id = channel.decode().removeprefix(keys.NOTE_PREFIX)
         assert one_web.status(request_id)["status"] == "PENDING"  # and so the waiter has looked, too
+        own_server.await_on_disk()
 
         own_server.kill()
         answer = waiting.result()
